@@ -1,0 +1,143 @@
+"""Sources of bytes: the one way in which anything else touches a target. Read only.
+
+A `Memory` reads exactly or raises `MemoryFault`; it never pads and never returns less.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import NamedTuple, Optional, Protocol
+
+from .errors import MemoryFault
+
+
+class Region(NamedTuple):
+    """A range of addresses of the target, as the kernel or the core describes it."""
+
+    start: int
+    end: int
+    perms: str = "rw-"  # "rwx" with dashes; what is unknown is taken as "rw-"
+    path: str = ""  # file that is mapped, "[heap]"-like names of the kernel, or empty: anonymous
+    offset: int = 0  # in that file, bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.end - self.start
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether no file is behind it ("[heap]", "[stack]" and "[anon: …]" are anonymous)."""
+        return not self.path or self.path.startswith("[")
+
+
+class Memory(Protocol):
+    """A read-only address space."""
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return exactly *size* bytes, starting at *address*.
+
+        :raises MemoryFault: if any of them is missing. Never short, never padded.
+        """
+        ...
+
+    def regions(self) -> Sequence[Region]:
+        """Return what is mapped, ascending, not overlapping; empty if that is not known."""
+        ...
+
+    def view(self, start: int, end: int) -> memoryview:
+        """Return the bytes from *start* to *end* as one read-only buffer, for bulk work.
+
+        No copy where the source can do without, one copy otherwise.
+
+        :raises MemoryFault: if any of them is missing.
+        """
+        ...
+
+
+class ByteMemory:
+    """Memory made of pieces of bytes: for tests, recordings and the model.
+
+    *pieces* maps a start address to its bytes; pieces must not overlap.
+    """
+
+    def __init__(self, pieces: dict[int, bytes], regions: Optional[Sequence[Region]] = None) -> None:
+        self._starts = sorted(pieces)
+        self._pieces = [bytearray(pieces[start]) for start in self._starts]
+        self._regions = regions
+
+    def _piece(self, address: int, size: int) -> tuple[int, bytearray]:
+        number = bisect_right(self._starts, address) - 1
+        if number < 0 or size < 0:
+            raise MemoryFault(address, size)
+        offset, piece = address - self._starts[number], self._pieces[number]
+        if offset + size > len(piece):
+            raise MemoryFault(address, size)
+        return offset, piece
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return *size* bytes at *address*; see `Memory.read`."""
+        offset, piece = self._piece(address, size)
+        return bytes(piece[offset : offset + size])
+
+    def regions(self) -> Sequence[Region]:
+        """Return the pieces, or the regions given at the start."""
+        if self._regions is not None:
+            return self._regions
+        return [Region(s, s + len(p)) for s, p in zip(self._starts, self._pieces)]
+
+    def view(self, start: int, end: int) -> memoryview:
+        """Return a buffer over a piece, without a copy."""
+        offset, piece = self._piece(start, end - start)
+        return memoryview(piece).toreadonly()[offset : offset + end - start]
+
+    def write(self, address: int, data: bytes) -> None:
+        """Overwrite bytes. Only this class has it: what it holds is ours, not a target's.
+
+        :raises MemoryFault: if any of the bytes is outside of the pieces.
+        """
+        offset, piece = self._piece(address, len(data))
+        piece[offset : offset + len(data)] = data
+
+
+class CachedMemory:
+    """Memory that fetches whole blocks from a slow source, such as gdb.
+
+    Make one for each command and drop it with the command: it never looks again
+    at a block, so across a `continue` it would be stale.
+    """
+
+    def __init__(self, source: Memory, block_size: int = 1 << 14, blocks: int = 1 << 13) -> None:
+        self._source = source
+        self._block_size = block_size
+        self._most = blocks
+        self._blocks: dict[int, Optional[bytes]] = {}
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return *size* bytes at *address*; see `Memory.read`."""
+        number, start = divmod(address, self._block_size)
+        if start + size > self._block_size or size < 0:
+            return self._source.read(address, size)
+        if number not in self._blocks:
+            if len(self._blocks) >= self._most:
+                self._blocks.clear()
+            self._blocks[number] = self._fetch(number)
+        block = self._blocks[number]
+        if block is None:
+            return self._source.read(address, size)  # at the edge of a mapping
+        return block[start : start + size]
+
+    def _fetch(self, number: int) -> Optional[bytes]:
+        try:
+            return self._source.read(number * self._block_size, self._block_size)
+        except MemoryFault:
+            return None
+
+    def regions(self) -> Sequence[Region]:
+        """Return the source's regions."""
+        return self._source.regions()
+
+    def view(self, start: int, end: int) -> memoryview:
+        """Return the source's view: large pieces are not worth a cache."""
+        return self._source.view(start, end)

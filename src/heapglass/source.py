@@ -1,0 +1,84 @@
+"""What a stopped, dead or running process offers beside its bytes.
+
+`targets/` and `gdbext/` make a `Source`; `locate/` finds the allocator in it. This module holds
+only the words that both sides share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Optional, Protocol
+
+from .memory import Memory
+
+
+class Machine(NamedTuple):
+    """The kind of machine whose memory this is."""
+
+    abi: str  # "x86_64", "i386", "aarch64", "arm", "riscv64", "ppc64le", "s390x", "x32"
+    word: int  # bytes of a pointer: 8 or 4
+    order: str  # byte order: "little" or "big"
+
+
+class Thread(NamedTuple):
+    """A thread of the target."""
+
+    id: int  # kernel thread id (LWP)
+    number: Optional[int] = None  # gdb's own thread number, None outside of gdb
+    tp: Optional[int] = None  # thread pointer (fs_base, gs base, tpidr…), None if not known
+    sp: Optional[int] = None  # stack pointer, None if not known
+
+
+class Symbol(NamedTuple):
+    """A name that somebody gave to an address."""
+
+    name: str
+    value: int  # address in the target; for a TLS symbol the offset in its module's TLS segment
+    size: int  # bytes, 0 if not known
+    how: str  # "symbol" (.symtab), "dynsym" or "dwarf"
+    module: str  # file that the symbol's code or data was loaded from
+    tls: bool = False
+
+
+class Module(NamedTuple):
+    """A loaded ELF file that may be (or hold) a C library."""
+
+    path: str  # as the target names it
+    base: int  # load bias: what is added to the file's addresses
+    build_id: str  # hex, empty if not known
+    file: str  # where the file itself is on this machine, empty if it is not at hand
+    debug_file: str  # separate debug file, empty if none was found
+
+
+class Source(Protocol):
+    """A target before anything was found in it."""
+
+    machine: Machine
+    memory: Memory
+    pid: Optional[int]
+    kind: str  # "core", "process", "live", "remote", "trace"
+    name: str  # for people: the core's path, "process 123", …
+    warnings: list[str]  # what the user should know about this source
+
+    def threads(self) -> Sequence[Thread]:
+        """Return the threads, ascending by id."""
+        ...
+
+    def auxv(self) -> dict[int, int]:
+        """Return the auxiliary vector, AT_* number to value; empty if not known."""
+        ...
+
+    def modules(self) -> Sequence[Module]:
+        """Return the loaded ELF files, in the order of their addresses."""
+        ...
+
+    def symbols(self, name: str) -> Sequence[Symbol]:
+        """Return every definition of *name*, the most trusted first: .symtab, debug file, dynsym."""
+        ...
+
+    def file_bytes(self, module: Module, pattern: bytes, limit: int) -> Optional[bytes]:
+        """Return up to *limit* bytes of the module's read-only data, from where *pattern* is.
+
+        The file is asked first, then the memory. None if it is in neither.
+        """
+        ...
