@@ -62,7 +62,9 @@ class ByteMemory:
     *pieces* maps a start address to its bytes; pieces must not overlap.
     """
 
-    def __init__(self, pieces: dict[int, bytes], regions: Optional[Sequence[Region]] = None) -> None:
+    def __init__(
+        self, pieces: dict[int, bytes], regions: Optional[Sequence[Region]] = None
+    ) -> None:
         self._starts = sorted(pieces)
         self._pieces = [bytearray(pieces[start]) for start in self._starts]
         self._regions = regions

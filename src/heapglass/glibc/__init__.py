@@ -1,0 +1,1 @@
+"""What glibc is, release by release: structs, constants, features, and the arithmetic of sizes."""
