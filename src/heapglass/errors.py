@@ -34,7 +34,7 @@ class CorruptHeap(HeapglassError):
 
 
 class UnsupportedGlibc(HeapglassError):
-    """A release that the tables do not cover; it is refused by name, never parsed as a neighbour."""
+    """A release outside of the tables: refused by name, never parsed as its neighbour."""
 
 
 class BadTarget(HeapglassError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import NamedTuple, Optional, Protocol
+from typing import NamedTuple, Protocol
 
 from .errors import MemoryFault
 
@@ -62,9 +62,7 @@ class ByteMemory:
     *pieces* maps a start address to its bytes; pieces must not overlap.
     """
 
-    def __init__(
-        self, pieces: dict[int, bytes], regions: Optional[Sequence[Region]] = None
-    ) -> None:
+    def __init__(self, pieces: dict[int, bytes], regions: Sequence[Region] | None = None) -> None:
         self._starts = sorted(pieces)
         self._pieces = [bytearray(pieces[start]) for start in self._starts]
         self._regions = regions
@@ -114,7 +112,7 @@ class CachedMemory:
         self._source = source
         self._block_size = block_size
         self._most = blocks
-        self._blocks: dict[int, Optional[bytes]] = {}
+        self._blocks: dict[int, bytes | None] = {}
 
     def read(self, address: int, size: int) -> bytes:
         """Return *size* bytes at *address*; see `Memory.read`."""
@@ -130,7 +128,7 @@ class CachedMemory:
             return self._source.read(address, size)  # at the edge of a mapping
         return block[start : start + size]
 
-    def _fetch(self, number: int) -> Optional[bytes]:
+    def _fetch(self, number: int) -> bytes | None:
         try:
             return self._source.read(number * self._block_size, self._block_size)
         except MemoryFault:

@@ -7,7 +7,7 @@ only the words that both sides share.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Optional, Protocol
+from typing import NamedTuple, Protocol
 
 from .memory import Memory
 
@@ -24,9 +24,9 @@ class Thread(NamedTuple):
     """A thread of the target."""
 
     id: int  # kernel thread id (LWP)
-    number: Optional[int] = None  # gdb's own thread number, None outside of gdb
-    tp: Optional[int] = None  # thread pointer (fs_base, gs base, tpidr…), None if not known
-    sp: Optional[int] = None  # stack pointer, None if not known
+    number: int | None = None  # gdb's own thread number, None outside of gdb
+    tp: int | None = None  # thread pointer (fs_base, gs base, tpidr…), None if not known
+    sp: int | None = None  # stack pointer, None if not known
 
 
 class Symbol(NamedTuple):
@@ -55,7 +55,7 @@ class Source(Protocol):
 
     machine: Machine
     memory: Memory
-    pid: Optional[int]
+    pid: int | None
     kind: str  # "core", "process", "live", "remote", "trace"
     name: str  # for people: the core's path, "process 123", …
     warnings: list[str]  # what the user should know about this source
@@ -73,10 +73,10 @@ class Source(Protocol):
         ...
 
     def symbols(self, name: str) -> Sequence[Symbol]:
-        """Return every definition of *name*, the most trusted first: .symtab, debug file, dynsym."""
+        """Return every definition of *name*, the most trusted first (.symtab, debug file, …)."""
         ...
 
-    def file_bytes(self, module: Module, pattern: bytes, limit: int) -> Optional[bytes]:
+    def file_bytes(self, module: Module, pattern: bytes, limit: int) -> bytes | None:
         """Return up to *limit* bytes of the module's read-only data, from where *pattern* is.
 
         The file is asked first, then the memory. None if it is in neither.

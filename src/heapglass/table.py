@@ -79,7 +79,6 @@ class Table:
     """Rows under columns. *rows* may be an iterator, made while it is printed, and is used once.
 
     *key* is the name of the array in the JSON document; empty: in text only.
-    *limit* cuts both forms; *more*, called after the rows, says how many rows there would have been.
     """
 
     key: str
@@ -101,7 +100,7 @@ class Fact(NamedTuple):
 
 @dataclass
 class Facts:
-    """Label and value, line by line. With *key*: an object of that name; else members of the document."""
+    """Label and value, line by line. With *key* an object of that name, else the document's members."""
 
     key: str
     facts: Sequence[Fact]
@@ -110,7 +109,7 @@ class Facts:
 
 @dataclass
 class Data:
-    """A member of the JSON document that text shows otherwise. Values: Address, int, str, None, lists, dicts."""
+    """A member of the JSON document that text shows otherwise: Address, int, str, None, lists, dicts."""
 
     key: str
     value: Any
@@ -140,7 +139,7 @@ class Answer:
     """What a command found: parts in the order of the text, and what the reader must be told.
 
     *warnings* may grow while rows are produced; renderers write it after the parts.
-    *status* is the exit status of the shell door: 0, or 1 for a command that looks for faults and found some.
+    *status* is the exit status of the shell door: 1 if a command that looks for faults found some.
     """
 
     command: str

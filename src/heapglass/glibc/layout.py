@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Optional
 
 from ..errors import UnsupportedGlibc
 from . import features, structs
@@ -118,7 +117,7 @@ class Layout:
             return _LARGE_LP64
         return _LARGE_32_BIG if self.alignment == 16 else _LARGE_32
 
-    def bin_range(self, index: int) -> Optional[tuple[int, Optional[int]]]:
+    def bin_range(self, index: int) -> tuple[int, int | None] | None:
         """Return the smallest and largest chunk size of a bin; largest None: no limit.
 
         None for a bin that no size falls into (the unsorted bin, 127, 95 on i386).
@@ -156,7 +155,7 @@ class Layout:
     def nfastbins(self) -> int:
         """NFASTBINS, 0 where there are no fastbins."""
         field_ = self.state.fields.get("fastbinsY")
-        return field_.count if field_ else 0
+        return field_.length if field_ else 0
 
     @property
     def default_max_fast(self) -> int:
@@ -178,7 +177,7 @@ class Layout:
             largest -= self.word  # 2.42: MAX_TCACHE_SMALL_SIZE is a usable size
         return largest.bit_length()
 
-    def tcache_index(self, size: int) -> Optional[int]:
+    def tcache_index(self, size: int) -> int | None:
         """Return the tcache bin for a chunk size, None if there is none; limits are mp_'s."""
         small = self.constants.get("TCACHE_SMALL_BINS")
         if small is None or size < self.min_chunk:
@@ -189,7 +188,7 @@ class Layout:
         index = small + size.bit_length() - self._large_tcache_bits
         return index if index < small + large else None
 
-    def tcache_range(self, index: int) -> Optional[tuple[int, int]]:
+    def tcache_range(self, index: int) -> tuple[int, int] | None:
         """Return the smallest and largest chunk size of a tcache bin; None if no size fits."""
         small = self.constants["TCACHE_SMALL_BINS"]
         if index < small:
@@ -243,7 +242,7 @@ def layout_for(
     version: Version,
     word: int = 8,
     order: str = "little",
-    alignment: Optional[int] = None,
+    alignment: int | None = None,
     abi: str = "",
     as_of: tuple[tuple[str, Version], ...] = (),
 ) -> Layout:

@@ -1,8 +1,8 @@
 """The structs of malloc, field by field, each with the releases that have it and the source.
 
-A release's struct is the fields whose `since <= release < until`, laid out as a C compiler does it.
-Fields have the names of the newest release, so that a reader asks for one name: `size` is `size` up to
-2.24 and `mchunk_size` from 2.25; `tcache_bins` is `tcache_small_bins` from 2.42.
+A release's struct is the fields whose `since <= release < until`, laid out as a C compiler does
+it. A field has one name in all releases, so that a reader asks for one: `size` is glibc's
+`mchunk_size` from 2.25; `tcache_bins` is its `tcache_small_bins` from 2.42.
 
 Offsets were checked against DWARF of real binaries (`fixtures/layouts`); commits are glibc's.
 """
@@ -45,7 +45,7 @@ class Field(NamedTuple):
 
     offset: int  # bytes from the struct's start
     size: int  # bytes of one element
-    count: int  # elements
+    length: int  # elements
 
 
 @dataclass(frozen=True)
