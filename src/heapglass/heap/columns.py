@@ -1,0 +1,210 @@
+"""Chunks as columns: one `Columns` a segment, filled by one walk over one buffer."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ..errors import MemoryFault
+from ..glibc.layout import PREV_INUSE, SIZE_BITS
+from ..native import walk_sizes
+from .words import Words
+
+# States, as stored in the column; UNKNOWN is what neither flags nor lists prove.
+USED, FREE, TCACHE, FAST, TOP, MMAPPED, FENCEPOST, CORRUPT, UNKNOWN = range(9)
+STATE_NAMES = (
+    "used",
+    "free",
+    "tcache",
+    "fast",
+    "top",
+    "mmapped",
+    "fencepost",
+    "corrupt",
+    None,
+)
+
+
+class Gap(NamedTuple):
+    """A range in which no chunk could be told: the walk stopped at *start*, went on at *end*."""
+
+    start: int
+    end: int
+    reason: str
+
+
+@dataclass
+class Columns:
+    """The chunks of a segment, ascending. Row *i* is `addresses[i]`, `sizes[i]`, `states[i]`.
+
+    *sizes* are size words as stored, flags included.
+    """
+
+    addresses: array[int] = field(default_factory=lambda: array("Q"))
+    sizes: array[int] = field(default_factory=lambda: array("Q"))
+    states: bytearray = field(default_factory=bytearray)
+    gaps: list[Gap] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.addresses)
+
+    def row_at(self, chunk: int) -> int | None:
+        """Return the row of the chunk with this very address, None if there is none."""
+        row = bisect_left(self.addresses, chunk)
+        return row if row < len(self.addresses) and self.addresses[row] == chunk else None
+
+    def row_holding(self, address: int) -> int | None:
+        """Return the row of the chunk that an address lies in (header included)."""
+        row = bisect_right(self.addresses, address) - 1
+        if row < 0 or address >= self.addresses[row] + (self.sizes[row] & ~SIZE_BITS):
+            return None
+        return row
+
+    def append(self, address: int, size_field: int) -> None:
+        """Add a row whose size the walk does not believe: fencepost, top, corrupt."""
+        self.addresses.append(address)
+        self.sizes.append(size_field)
+
+
+class Stop(NamedTuple):
+    """Where a walk ended and what stands there."""
+
+    address: int
+    kind: str  # "end", "fencepost", "corrupt" or "missing"
+    reason: str = ""
+
+
+class Walker:
+    """Walks one range of memory into columns. Holds the buffer of the range, read once."""
+
+    def __init__(self, words: Words, start: int, end: int) -> None:
+        self.words = words
+        self.start, self.end = start, end
+        layout = words.layout
+        self._spans = [(base, words.cast(view)) for base, view in words.spans(start, end)]
+        self._header, self._min, self._align = layout.header, layout.min_chunk, layout.alignment
+
+    def _span(self, address: int) -> tuple[int, memoryview] | None:
+        for base, view in self._spans:
+            if base <= address and address + self._header <= base + len(view) * self.words.size:
+                return base, view
+        return None
+
+    def size_field(self, chunk: int) -> int | None:
+        """Return the size word of a chunk in the buffer; None if it is not there."""
+        span = self._span(chunk)
+        if span is None or (chunk - span[0]) % self.words.size:
+            return None
+        return int(span[1][(chunk - span[0]) // self.words.size + 1])
+
+    def walk(self, columns: Columns, start: int, end: int) -> Stop:
+        """Append chunks from *start* on, until *end* or a size that cannot be one."""
+        address = start
+        while address < end:
+            span = self._span(address)
+            if span is None:
+                return Stop(address, "missing", "the memory of this chunk is missing")
+            base, view = span
+            stop = walk_sizes(
+                view,
+                base,
+                address,
+                end,
+                self.words.size,
+                self._align,
+                self._min,
+                columns.addresses,
+                columns.sizes,
+            )
+            if stop == address:
+                return self._why(address, end)
+            address = stop
+        return Stop(end, "end")
+
+    def _why(self, address: int, end: int) -> Stop:
+        """Tell why the chunk at *address* is not one."""
+        size = (self.size_field(address) or 0) & ~SIZE_BITS
+        if self.is_fencepost(address):
+            return Stop(address, "fencepost")
+        if size < self._min:
+            return Stop(address, "corrupt", f"size {size:#x} is below MINSIZE ({self._min:#x})")
+        if size % self._align:
+            return Stop(address, "corrupt", f"size {size:#x} is not a multiple of {self._align:#x}")
+        return Stop(address, "corrupt", f"size {size:#x} runs past {end:#x}")
+
+    def is_fencepost(self, chunk: int) -> bool:
+        """Whether the closing headers that sysmalloc writes into an old top stand here.
+
+        Main arena: two of size HDR. Other arenas: HDR and 0, or, where the rest was too small
+        for a chunk, 0 alone at the very end of the heap.
+        """
+        first = self.size_field(chunk)
+        if first is None:
+            return False
+        if first == PREV_INUSE and chunk + self._header + self._align > self.end:
+            return True
+        if first & ~PREV_INUSE != self._header:
+            return False
+        second = self.size_field(chunk + self._header)
+        return second in (self._header | PREV_INUSE, PREV_INUSE)
+
+    def add_fenceposts(self, columns: Columns, chunk: int) -> int:
+        """Append the fencepost rows at *chunk*; return the address behind them."""
+        while (size := self.size_field(chunk)) is not None:
+            if size & ~PREV_INUSE not in (0, self._header):
+                break
+            columns.append(chunk, size)
+            columns.states.extend(b"\0" * (len(columns) - 1 - len(columns.states)))
+            columns.states.append(FENCEPOST)
+            chunk += self._header
+            if (
+                len(columns) > 1
+                and columns.addresses[-2] == chunk - 2 * self._header
+                and (columns.sizes[-2] & ~PREV_INUSE == self._header)
+            ):
+                break
+            if size == PREV_INUSE:
+                break
+        return chunk
+
+
+def walk_through(
+    walker: Walker, columns: Columns, start: int, end: int, anchors: Sequence[int]
+) -> Stop:
+    """Walk from *start* to *end*; over what makes no sense go on at the next proven chunk.
+
+    *anchors*: ascending addresses that lists (or top) prove to be chunks. The chunk that broke
+    the walk is a row of its own, and the range that was jumped over is in `columns.gaps`.
+    """
+    address = start
+    while True:
+        stop = walker.walk(columns, address, end)
+        if stop.kind in ("end", "fencepost"):
+            return stop
+        number = bisect_right(anchors, stop.address)
+        if number >= len(anchors) or anchors[number] >= end:
+            _add_corrupt(walker, columns, stop, end)
+            return stop
+        _add_corrupt(walker, columns, stop, anchors[number])
+        address = anchors[number]
+
+
+def _add_corrupt(walker: Walker, columns: Columns, stop: Stop, end: int) -> None:
+    columns.gaps.append(Gap(stop.address, end, stop.reason))
+    size = walker.size_field(stop.address)
+    if size is None:
+        return
+    columns.append(stop.address, size)
+    columns.states.extend(b"\0" * (len(columns) - 1 - len(columns.states)))
+    columns.states.append(CORRUPT)
+
+
+def read_size_field(words: Words, chunk: int) -> int | None:
+    """Return the size word of any chunk, None if it cannot be read."""
+    try:
+        return words.word(chunk + words.size)
+    except MemoryFault:
+        return None

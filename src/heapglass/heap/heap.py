@@ -1,0 +1,264 @@
+"""`Heap`: what was read of a target. Made for one command and dropped with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import NamedTuple
+
+from ..glibc.layout import SIZE_BITS, Layout
+from .arena import Arena, read_ring
+from .columns import MMAPPED, STATE_NAMES, Columns
+from .lists import FreeList, bin_lists, fast_lists
+from .mmapped import MmappedChunk, MmappedFinder
+from .params import Params, read_params
+from .segments import MainHeap, Segment, arena_heaps, coalesce, top_end, walk_segment
+from .states import Judge
+from .target import Target
+from .tcache import Tcache, read_tcache
+from .words import Words
+
+PAGE_SIZE = 4096
+
+
+class Chunk(NamedTuple):
+    """A row taken out of the columns because somebody looks."""
+
+    address: int  # of the header
+    size_field: int  # as stored
+    state: str | None  # one of STATE_NAMES; None: not known
+    arena: int | None
+    listed: FreeList | None  # the bin it is in
+    owner: str | None = None  # "tcache": the allocator's own
+
+    @property
+    def size(self) -> int:
+        """The chunk's size, flags off."""
+        return self.size_field & ~SIZE_BITS
+
+
+class Heap:
+    """Arenas, lists, segments and chunks of a target, each read when first asked for.
+
+    :raises NotFound: from whatever needs main_arena, if that is not known.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.layout: Layout = target.layout
+        self.words = Words(target.memory, target.layout)
+        self.problems: list[str] = []
+        self.page_size = PAGE_SIZE
+
+    @cached_property
+    def arenas(self) -> list[Arena]:
+        """Every arena, in the order of the ring; main_arena first."""
+        return read_ring(self.words, self.target.require_main_arena().address, self.problems)
+
+    @cached_property
+    def params(self) -> Params:
+        """mp_ and its neighbours."""
+        return read_params(self.words, self.target, self.problems)
+
+    @cached_property
+    def tcaches(self) -> list[Tcache]:
+        """Each thread's tcache, in the order of the threads."""
+        count = self.params.get("tcache_count")
+        found = []
+        for thread in self.target.threads:
+            cache = read_tcache(self.words, thread, count)
+            if cache.fault:
+                self.problems.append(f"thread {thread.id}: tcache: {cache.fault}")
+            found.append(cache)
+        return found
+
+    @cached_property
+    def bins(self) -> dict[int, list[FreeList]]:
+        """Fast, unsorted, small and large bins by arena."""
+        return {
+            arena.address: fast_lists(self.words, arena) + bin_lists(self.words, arena)
+            for arena in self.arenas
+        }
+
+    @cached_property
+    def lists(self) -> list[FreeList]:
+        """Every list: the tcaches of all threads, then the bins of all arenas."""
+        cached = [found for cache in self.tcaches for found in cache.lists]
+        return cached + [found for lists in self.bins.values() for found in lists]
+
+    @cached_property
+    def marks(self) -> dict[int, FreeList]:
+        """The list that a chunk is in, by chunk. A chunk in two lists is said."""
+        marks: dict[int, FreeList] = {}
+        for found in self.lists:
+            for chunk in found.chunks:
+                before = marks.setdefault(chunk, found)
+                if before is not found:
+                    self.problems.append(f"{chunk:#x} is in {before.label} and in {found.label}")
+        for found in self.lists:
+            if found.fault:
+                where = f"arena {found.arena:#x}" if found.arena else f"thread {found.thread}"
+                self.problems.append(f"{where}: {found.label}: {found.fault}")
+        return marks
+
+    @cached_property
+    def anchors(self) -> list[int]:
+        """Addresses that lists and tops prove to be chunks, ascending."""
+        tops = [arena.top for arena in self.arenas if arena.has_top(self.layout)]
+        return sorted({*self.marks, *tops})
+
+    @cached_property
+    def heap_max(self) -> int:
+        """HEAP_MAX_SIZE of this process."""
+        return self.layout.heap_max_size(self.params.get("hp_pagesize") or 0)
+
+    @cached_property
+    def heap_segments(self) -> list[Segment]:
+        """The heaps of all threads' arenas, not walked: newest of each arena first."""
+        return [
+            heap
+            for arena in self.arenas[1:]
+            if arena.has_top(self.layout)
+            for heap in arena_heaps(self.words, arena, self.heap_max, self.problems)
+        ]
+
+    @cached_property
+    def segments(self) -> list[Segment]:
+        """Every segment with its chunks walked and judged, ascending by address."""
+        main = self.arenas[0]
+        finder = MainHeap(
+            self.words,
+            main,
+            self._main_start(main),
+            self.target.memory.regions(),
+            self.anchors,
+            self.page_size,
+        )
+        found = finder.pieces()
+        self.problems += finder.problems
+        for heap in self.heap_segments:
+            walk_segment(self.words, heap, self.anchors)
+            found.append(heap)
+        judge = Judge(self.lists, self.marks, self._blind_below, self.problems)
+        for segment in found:
+            judge.judge(segment.columns)
+            for gap in segment.columns.gaps:
+                self.problems.append(
+                    f"{gap.start:#x}: {gap.reason}; nothing is known up to {gap.end:#x}"
+                )
+        return sorted(found, key=lambda segment: segment.start)
+
+    def _main_start(self, main: Arena) -> int:
+        """Return sbrk_base, or where the memory around top begins if mp_ is not known."""
+        base = self.params.get("sbrk_base")
+        if base:
+            return base
+        around = [r for r in coalesce(self.target.memory.regions()) if r[0] <= main.top < r[1]]
+        return around[0][0] if around else 0
+
+    @cached_property
+    def _blind_below(self) -> int:
+        """The largest chunk that may be in a tcache nobody found; 0 if all are known."""
+        if not self.layout.has("tcache") or self.params.get("tcache_count") == 0:
+            return 0
+        if all(thread.tcache_state != "unknown" for thread in self.target.threads):
+            return 0 if self.target.threads else self._tcache_largest()
+        return self._tcache_largest()
+
+    def _tcache_largest(self) -> int:
+        largest = self.params.get("tcache_max_bytes")
+        if largest is None or not self.layout.has("tcache_max_excludes"):
+            return self.layout.tcache_default_max
+        return largest - 1
+
+    @cached_property
+    def mmapped(self) -> list[MmappedChunk]:
+        """The mmapped chunks, ascending; checked against mp_, differences are said."""
+        count, total = self.params.get("n_mmaps"), self.params.get("mmapped_mem")
+        regions = self.target.memory.regions()
+        if not regions and count:
+            self.problems.append(
+                f"mp_ says {count} mmapped chunks; the mappings of this target are not known, "
+                "so they cannot be found"
+            )
+            return []
+        finder = MmappedFinder(self.words, coalesce(regions), self._taken(), self.page_size)
+        found = finder.find(count)
+        self._account(found, count, total)
+        return found
+
+    def _taken(self) -> list[tuple[int, int]]:
+        """Return the ranges that heaps take up: no mmapped chunk is there."""
+        taken = [(heap.start, heap.start + self.heap_max) for heap in self.heap_segments]
+        main = self.arenas[0]
+        base = self.params.get("sbrk_base")
+        if main.has_top(self.layout) and main.contiguous and base:
+            taken.append((base, top_end(self.words, main)))
+        elif main.has_top(self.layout):
+            taken += [(s.start, s.end) for s in self.segments if s.arena == main.address]
+        return sorted(taken)
+
+    def _account(self, found: list[MmappedChunk], count: int | None, total: int | None) -> None:
+        if count is not None and len(found) != count:
+            self.problems.append(f"mmapped: mp_.n_mmaps is {count}, found {len(found)}")
+        mapped = sum(chunk.length for chunk in found)
+        drift = (total or 0) - mapped
+        # Since 2.43 each mremap adds a header too much to mmapped_mem.
+        excused = self.layout.has("mmap_header_apart") and drift % self.layout.header == 0
+        if total is not None and drift and not (excused and 0 < drift < mapped):
+            self.problems.append(
+                f"mmapped: mp_.mmapped_mem is {total:#x}, the mappings found have {mapped:#x}"
+            )
+
+    # --- chunks ---------------------------------------------------------------------------------
+
+    @cached_property
+    def owners(self) -> dict[int, str]:
+        """The allocator's own chunks: the structs of the tcaches."""
+        header = self.layout.header
+        return {
+            cache.thread.tcache - header: "tcache"
+            for cache in self.tcaches
+            if cache.thread.tcache is not None
+        }
+
+    def chunk_at(self, segment: Segment, row: int) -> Chunk:
+        """Return a row of a segment's columns."""
+        columns: Columns = segment.columns
+        address = columns.addresses[row]
+        return Chunk(
+            address,
+            columns.sizes[row],
+            STATE_NAMES[columns.states[row]],
+            segment.arena,
+            self.marks.get(address),
+            self.owners.get(address),
+        )
+
+    def mmapped_as_chunk(self, chunk: MmappedChunk) -> Chunk:
+        """Return an mmapped chunk as a row like the others."""
+        state = STATE_NAMES[MMAPPED]
+        listed = self.marks.get(chunk.address)
+        if listed is not None:
+            state = listed.kind if listed.kind in ("tcache", "fast") else "free"
+        return Chunk(chunk.address, chunk.size_field, state, None, listed)
+
+    def find(self, address: int) -> tuple[Segment, int] | None:
+        """Return the segment and the row of the chunk that an address lies in."""
+        for segment in self.segments:
+            row = segment.columns.row_holding(address)
+            if row is not None:
+                return segment, row
+        return None
+
+    def find_mmapped(self, address: int) -> MmappedChunk | None:
+        """Return the mmapped chunk whose mapping an address lies in."""
+        return next((c for c in self.mmapped if c.start <= address < c.end), None)
+
+    def every_chunk(self) -> Iterator[Chunk]:
+        """Yield every chunk in the order of addresses, mmapped ones last. For small heaps."""
+        for segment in self.segments:
+            for row in range(len(segment.columns)):
+                yield self.chunk_at(segment, row)
+        for chunk in self.mmapped:
+            yield self.mmapped_as_chunk(chunk)

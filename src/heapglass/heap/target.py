@@ -1,0 +1,70 @@
+"""`Target`: memory, layout, and where the allocator's variables are and how each was found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from ..errors import NotFound
+from ..glibc.layout import Layout
+from ..memory import Memory
+
+NO_SYMBOLS_HINT = (
+    "install the C library's debug symbols (libc6-dbg), name their folder with --debug-dir, "
+    "or give --main-arena ADDR (in gdb: set heapglass main-arena ADDR)"
+)
+
+
+class Place(NamedTuple):
+    """Where something is and why that is believed."""
+
+    address: int
+    how: str  # "symbol", "dwarf", "dynsym", "scan" or "user"
+    where: str = ""  # the file that named it, empty if none did
+    checks: tuple[str, ...] = ()  # the invariants that it passed, in words
+
+
+class HeapThread(NamedTuple):
+    """A thread and what the allocator keeps for it."""
+
+    id: int  # kernel thread id
+    number: int | None = None  # gdb's number
+    tp: int | None = None  # thread pointer
+    tcache: int | None = None  # address of its tcache struct; None: none, or not known
+    tcache_how: str | None = None  # None: not known
+    tcache_state: str = "unknown"  # "active", "none" (not made yet), "disabled" or "unknown"
+    arena: int | None = None  # its thread_arena; None: none yet, or not known
+    arena_known: bool = False
+
+
+@dataclass
+class Target:
+    """Everything that the reader needs; made by `locate/`, or by a test or the model by hand."""
+
+    memory: Memory
+    layout: Layout
+    main_arena: Place | None
+    mp: Place | None
+    threads: Sequence[HeapThread] = ()
+    names: Mapping[str, Place] = field(default_factory=dict)  # narenas, perturb_byte, …, if found
+    glibc_how: str = "user"
+    pid: int | None = None
+    kind: str = ""
+    name: str = ""
+    warnings: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)  # what was looked for in vain, and why
+
+    def require_main_arena(self) -> Place:
+        """Return where main_arena is.
+
+        :raises NotFound: if it was not found; says what to do.
+        """
+        if self.main_arena is None:
+            why = next((text for text in self.missing if text.startswith("main_arena")), None)
+            raise NotFound(why or "main_arena was not found", NO_SYMBOLS_HINT)
+        return self.main_arena
+
+    def describe(self) -> dict[str, Any]:
+        """Return the `target` member of every JSON document: the same through every door."""
+        return {"abi": self.layout.abi, "glibc": self.layout.release, "pid": self.pid}

@@ -1,0 +1,106 @@
+"""Words and structs out of a target's memory, in its own word size and byte order."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from typing import Literal, cast
+
+from ..errors import MemoryFault
+from ..glibc.layout import Layout
+from ..glibc.structs import Struct
+from ..memory import Memory
+
+_CODES = {8: "Q", 4: "I", 2: "H", 1: "B"}
+Order = Literal["little", "big"]
+
+
+class Words:
+    """Memory seen as words. Reads nothing by itself, keeps nothing."""
+
+    def __init__(self, memory: Memory, layout: Layout) -> None:
+        self.memory = memory
+        self.layout = layout
+        self.size = layout.word
+        self.order = cast(Order, layout.order)
+        self._read = memory.read
+        self._prefix = "<" if layout.order == "little" else ">"
+
+    def word(self, address: int) -> int:
+        """Return the word at *address*, unsigned.
+
+        :raises MemoryFault: if it cannot be read.
+        """
+        return int.from_bytes(self._read(address, self.size), self.order)
+
+    def words(self, address: int, count: int) -> tuple[int, ...]:
+        """Return *count* words from *address* on.
+
+        :raises MemoryFault: if one of them cannot be read.
+        """
+        return self.numbers(address, self.size, count)
+
+    def numbers(self, address: int, size: int, count: int) -> tuple[int, ...]:
+        """Return *count* unsigned numbers of *size* bytes each.
+
+        :raises MemoryFault: if one of them cannot be read.
+        """
+        data = self._read(address, size * count)
+        return struct.unpack(f"{self._prefix}{count}{_CODES[size]}", data)
+
+    def struct(self, layout: Struct, address: int) -> dict[str, tuple[int, ...]]:
+        """Return all fields of a struct, read in one piece; each a tuple of its elements.
+
+        :raises MemoryFault: if a part of the struct cannot be read.
+        """
+        data = self._read(address, layout.size)
+        return {
+            name: struct.unpack_from(
+                f"{self._prefix}{field.length}{_CODES[field.size]}", data, field.offset
+            )
+            for name, field in layout.fields.items()
+        }
+
+    def cast(self, view: memoryview) -> memoryview:
+        """Return a buffer of whole words as a memoryview of integers, swapped if need be.
+
+        Bytes behind the last whole word are left out.
+        """
+        view = view[: len(view) // self.size * self.size]
+        if self.order == sys.byteorder:
+            return view.cast("B").cast(_CODES[self.size])  # type: ignore[call-overload, no-any-return]
+        swapped = array(_CODES[self.size], view.tobytes())
+        swapped.byteswap()
+        return memoryview(swapped).toreadonly()
+
+    def spans(self, start: int, end: int) -> list[tuple[int, memoryview]]:
+        """Return the readable parts of a range, ascending: (address, bytes).
+
+        One piece where all of it can be read. Otherwise the regions of the memory say where to
+        look; with none known nothing is returned.
+        """
+        if end <= start:
+            return []
+        try:
+            return [(start, self.memory.view(start, end))]
+        except MemoryFault:
+            pass
+        found = []
+        for region in self.memory.regions():
+            low, high = max(start, region.start), min(end, region.end)
+            if low < high:
+                found += self._readable(low, high)
+        return found
+
+    def _readable(self, low: int, high: int) -> list[tuple[int, memoryview]]:
+        """Return the readable prefix of a region: a fault names the first byte that is missing."""
+        for _ in range(64):
+            if low >= high:
+                break
+            try:
+                return [(low, self.memory.view(low, high))]
+            except MemoryFault as fault:
+                middle = fault.address if low < fault.address < high else (low + high) // 2
+                high = middle & -4096
+        return []
