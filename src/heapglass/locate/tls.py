@@ -1,0 +1,96 @@
+"""Addresses of thread-local variables, through each thread's DTV; no libthread_db needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ..errors import MemoryFault
+from ..glibc.threads import CONTROL_BLOCKS, MAX_MODULES, ControlBlock
+from ..heap.segments import coalesce
+from ..heap.words import Words
+from ..memory import Region
+from ..source import Thread
+
+BLOCK = 16 << 20  # bytes looked at in one piece
+STEP = 16  # alignment of a thread control block, at least
+
+
+def tls_blocks(words: Words, tp: int) -> list[tuple[int, int]]:
+    """Return (module number, address of its TLS block) for what a thread's DTV names."""
+    control = CONTROL_BLOCKS.get(words.layout.abi)
+    if control is None:
+        return []
+    try:
+        dtv = words.word(tp + control.dtv)
+        length = words.word(dtv - 2 * words.size)
+        entries = words.words(dtv, 2 * (min(length, MAX_MODULES) + 1))
+    except MemoryFault:
+        return []
+    unallocated = words.layout.max_address
+    return [
+        (module, entries[2 * module])
+        for module in range(1, len(entries) // 2)
+        if entries[2 * module] not in (0, unallocated)
+    ]
+
+
+def find_thread_pointers(
+    words: Words, threads: Sequence[Thread], pid: int | None, regions: Sequence[Region]
+) -> dict[int, int]:
+    """Return thread pointers by thread id, found by structure, for threads that have none.
+
+    A control block holds its own address twice, and the kernel's thread id. Only ports with such
+    words (x86) can be searched. The main thread of a program that never linked libpthread (before
+    2.34) has no id in its block; it is taken if it is the only block without one.
+    """
+    control = CONTROL_BLOCKS.get(words.layout.abi)
+    wanted = {thread.id for thread in threads if thread.tp is None}
+    if control is None or control.tid is None or not wanted:
+        return {}
+    found: dict[int, int] = {}
+    nameless: list[int] = []
+    for start, end in _order(coalesce(regions), threads):
+        for tp in _self_pointers(words, control, start, end):
+            tid = words.numbers(tp + control.tid, 4, 1)[0]
+            if tid in wanted:
+                found.setdefault(tid, tp)
+            elif tid == 0:
+                nameless.append(tp)
+        if len(found) == len(wanted):
+            return found
+    if len(nameless) == 1 and len(threads) == 1 and pid in wanted:
+        found[threads[0].id] = nameless[0]
+    return found
+
+
+def _order(ranges: Sequence[tuple[int, int]], threads: Sequence[Thread]) -> list[tuple[int, int]]:
+    """Put stacks of threads first, then small ranges: control blocks are there."""
+    stacks = [thread.sp for thread in threads if thread.sp]
+
+    def rank(whole: tuple[int, int]) -> tuple[bool, int]:
+        return (not any(whole[0] <= sp < whole[1] for sp in stacks), whole[1] - whole[0])
+
+    return sorted(ranges, key=rank)
+
+
+def _self_pointers(words: Words, control: ControlBlock, start: int, end: int) -> Iterator[int]:
+    """Yield the addresses in a range whose words say that they are a control block."""
+    first, *others = control.self_pointers
+    stride = STEP // words.size
+    for low in range(start, end, BLOCK):
+        for base, view in words.spans(low, min(low + BLOCK, end)):
+            skip = -base % STEP // words.size
+            column = words.cast(view)[skip::stride].tolist()
+            addresses = range(base + skip * words.size, base + len(view), STEP)
+            for address in [a for a, value in zip(addresses, column) if a == value]:
+                if _repeats(words, address, others, control):
+                    yield address - first
+
+
+def _repeats(words: Words, address: int, others: Sequence[int], control: ControlBlock) -> bool:
+    try:
+        if control.tid is not None:
+            words.numbers(address + control.tid, 4, 1)
+        return all(words.word(address + offset) == address for offset in others)
+    except MemoryFault:
+        return False
