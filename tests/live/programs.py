@@ -1,0 +1,183 @@
+"""The programs of fixtures/programs, built against real glibc releases, and what they report."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ROOT / "fixtures" / "programs"
+RUNTIMES = ROOT / ".cache" / "runtimes"
+BUILT = ROOT / ".cache" / "programs"
+
+RELEASES = ("2.31", "2.36", "2.41", "2.43", "2.44")
+ARCHES = ("amd64", "i386")
+
+CFLAGS = (
+    *("-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror"),
+    *("-fno-builtin", "-fno-stack-protector", "-pthread"),
+)
+MACHINE = {"amd64": "-m64", "i386": "-m32"}
+
+
+class MissingRuntime(Exception):
+    """A release that was not fetched; the text says what to run."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A C library of one release and ABI, with its debug files, unpacked somewhere."""
+
+    glibc: str
+    arch: str
+    loader: Path
+    libdir: Path
+    debug_dir: Path
+
+    @property
+    def name(self) -> str:
+        """As its folder is called: ``2.36-amd64``."""
+        return f"{self.glibc}-{self.arch}"
+
+    @property
+    def word(self) -> int:
+        """SIZE_SZ, in bytes."""
+        return {"amd64": 8, "i386": 4}[self.arch]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A program with its arguments and tunables."""
+
+    program: str
+    arguments: tuple[str, ...] = ()
+    tunables: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """For files and test ids: ``bins-tcache_count-0``."""
+        settings = [f"{key.rpartition('.')[2]}-{value}" for key, value in self.tunables.items()]
+        return "-".join([self.program, *self.arguments, *settings])
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the environment of the program must hold, GLIBC_TUNABLES or nothing."""
+        if not self.tunables:
+            return {}
+        settings = [f"glibc.malloc.{key}={value}" for key, value in self.tunables.items()]
+        return {"GLIBC_TUNABLES": ":".join(settings)}
+
+
+CASES = (
+    Case("bins"),
+    Case("bins", tunables={"tcache_count": 0}),
+    Case("bins", tunables={"mxfast": 0}),
+    Case("bins", tunables={"tcache_max": 1 << 20}),
+    Case("bins", tunables={"tcache_max": 200, "tcache_count": 3}),
+    Case("bins", tunables={"perturb": 165}),
+    Case("threads"),
+    Case("threads", tunables={"tcache_max": 1 << 20}),
+    Case("reuse"),
+    Case("reuse", tunables={"arena_max": 1}),
+    Case("exited"),
+    Case("heaps"),
+    Case("foreign"),
+    Case("blocked"),
+    Case("blocked", ("freed",)),
+    Case("mmapped"),
+    Case("memalign"),
+    Case("memalign", tunables={"tcache_count": 0}),
+    Case("late"),
+    Case("empty"),
+)
+
+
+@dataclass(frozen=True)
+class Thread:
+    """A thread that lives."""
+
+    tid: int
+    pthread_self: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a program knows of its own heap. Addresses are `mem`, sizes malloc_usable_size."""
+
+    live: Mapping[int, int]
+    library: Mapping[int, tuple[int, str]]  # usable size, what it is
+    threads: tuple[Thread, ...]  # main first
+    exited: tuple[int, ...]  # thread ids
+    malloc_info: str  # the XML, with its last newline
+
+    def blocks(self) -> dict[int, int]:
+        """All blocks in use and their usable sizes, but for the allocator's own."""
+        return {**self.live, **{mem: usable for mem, (usable, _) in self.library.items()}}
+
+
+def find_runtime(glibc: str, arch: str, root: Path = RUNTIMES) -> Runtime:
+    """A runtime that tools/fetch_runtimes.py has unpacked.
+
+    :raises MissingRuntime: if it is not there.
+    """
+    folder = root / f"{glibc}-{arch}"
+    try:
+        said = json.loads((folder / "runtime.json").read_text())
+    except FileNotFoundError:
+        raise MissingRuntime(
+            f"glibc {glibc} for {arch} is not in {root}: run `python3 tools/fetch_runtimes.py`"
+        ) from None
+    return Runtime(
+        glibc, arch, folder / said["loader"], folder / said["libdir"], folder / said["debug_dir"]
+    )
+
+
+def build(runtime: Runtime, program: str, folder: Path = BUILT) -> Path:
+    """Compile and link *program* against the libraries of *runtime*, unless that is done.
+
+    :raises subprocess.CalledProcessError: if the compiler refuses.
+    """
+    result = folder / runtime.name / program
+    sources = [SOURCES / f"{program}.c", *SOURCES.glob("*.h"), Path(__file__)]
+    if result.exists() and result.stat().st_mtime > max(f.stat().st_mtime for f in sources):
+        return result
+    result.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = result.with_suffix(f".{os.getpid()}")
+    subprocess.run(_compiler(runtime, program, unfinished), check=True)
+    unfinished.replace(result)
+    return result
+
+
+def _compiler(runtime: Runtime, program: str, result: Path) -> list[str]:
+    # The release's own libraries by name: -lc would take the machine's, whose symbol versions
+    # may be newer. Until 2.33 threads are a library apart.
+    libraries = [runtime.libdir / name for name in ("libpthread.so.0", "libc.so.6")]
+    return [
+        *("gcc", MACHINE[runtime.arch], *CFLAGS, str(SOURCES / f"{program}.c"), "-o", str(result)),
+        *(f"-Wl,--dynamic-linker={runtime.loader}", f"-Wl,-rpath,{runtime.libdir}"),
+        *("-nodefaultlibs", "-Wl,--as-needed"),
+        *(str(library) for library in libraries if library.exists()),
+        *(str(runtime.loader), "-lgcc"),
+    ]
+
+
+def read_report(path: Path) -> Report:
+    """Read what a program wrote.
+
+    :raises ValueError: if the report is not whole.
+    """
+    head, found, tail = path.read_text().partition("malloc_info\n")
+    if not found or not tail.endswith("end\n"):
+        raise ValueError(f"{path}: the program did not finish its report")
+    rows = [line.split() for line in head.splitlines()]
+    return Report(
+        live={int(r[1], 16): int(r[2]) for r in rows if r[0] == "live"},
+        library={int(r[1], 16): (int(r[2]), r[3]) for r in rows if r[0] == "library"},
+        threads=tuple(Thread(int(r[1]), int(r[2], 16)) for r in rows if r[0] == "thread"),
+        exited=tuple(int(r[1]) for r in rows if r[0] == "exited"),
+        malloc_info=tail[: -len("end\n")],
+    )
