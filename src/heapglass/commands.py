@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from . import views
 from .table import Answer
 
 Evaluate = Callable[[str], int]
@@ -38,3 +39,178 @@ class Command:
     help: str = ""  # more than the line, plain text
     examples: tuple[str, ...] = ()  # as typed behind `heap`
     needs_target: bool = True
+
+
+_ARENA = Argument("--arena", "only the arena with this address", "address")
+_THREAD = Argument("--thread", "only the thread with this kernel id", "number")
+_STATES = "used, free, tcache, fast, top, mmapped, fencepost, corrupt, unknown"
+_ADDRESS = "a chunk, what the program got of it (mem), or any address inside"
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        "info",
+        "glibc's version, where the allocator's variables are, and how each was found",
+        views.info,
+        help="Every find has a method (symbol, dwarf, dynsym, scan, user) and the checks that it "
+        "passed; what is missing is named with what to do about it.",
+        examples=("info",),
+    ),
+    Command(
+        "arenas",
+        "every arena: threads, heaps, top, system memory, totals by state",
+        views.arenas,
+        help="Arenas come in the order of the ring: main_arena first, then the newest.",
+        examples=("arenas",),
+    ),
+    Command(
+        "heaps",
+        "every heap_info segment and the pieces of the main heap",
+        views.heaps,
+        help="A thread's arena has heaps of up to HEAP_MAX_SIZE. The main heap is one piece until "
+        "somebody else uses sbrk, or sbrk fails and mmap serves.",
+        examples=("heaps",),
+    ),
+    Command(
+        "chunks",
+        "every chunk in address order, filtered",
+        views.chunks,
+        (
+            Argument("start", "first address of a range; any address in a chunk", "address"),
+            Argument("end", "last address of the range", "address"),
+            _ARENA,
+            Argument("--state", f"only these states, by comma: {_STATES}"),
+            Argument("--bin", "only chunks in this bin: tcache[0x20], unsorted, small, …"),
+            Argument("--min", "smallest chunk size", "number"),
+            Argument("--max", "largest chunk size", "number"),
+            Argument("--from", "from this address on", "address"),
+            Argument("--to", "up to this address", "address"),
+            Argument("--where", "an expression, such as 'size > 0x100 and state == \"used\"'"),
+            Argument("--sort", "the order", choices=("address", "-address", "size", "-size")),
+            Argument("--top", "only the N largest", "number", metavar="N"),
+            Argument("--count", "N chunks from START on", "number", metavar="N"),
+            Argument("--back", "and N chunks before START", "number", metavar="N"),
+            Argument("--as-chunk", "read START as a chunk, though nothing proves it", "flag"),
+        ),
+        help="A state is what the lists and the flags prove; what they do not is ?. Totals of all "
+        "that matched come last. In --where the names are address, user, size, usable, flags, "
+        "state, bin, arena, thread, owner.",
+        examples=(
+            "chunks",
+            "chunks --state free --min 0x400",
+            "chunks 0x555555559290 --count 8 --back 2",
+            "chunks --top 10",
+            "chunks --where 'size > 0x100 and state == \"used\"'",
+        ),
+    ),
+    Command(
+        "chunk",
+        "one chunk in detail, its neighbours, its bin",
+        views.chunk,
+        (
+            Argument("address", _ADDRESS, "address", required=True),
+            Argument("--as-chunk", "read ADDRESS as a chunk, though nothing proves it", "flag"),
+        ),
+        examples=("chunk 0x5555555592a0", "chunk 0x5555555592a0 --as-chunk"),
+    ),
+    Command(
+        "bins",
+        "tcache, fast, unsorted, small and large bins of every arena and thread",
+        views.bins,
+        (
+            Argument("kind", "tcache, fast, unsorted, small or large"),
+            _ARENA,
+            _THREAD,
+        ),
+        help="Chunks come in the order in which malloc meets them: from the head for tcache and "
+        "fast bins, along fd for the others. A list that stops making sense is shown as far as "
+        "it goes, from both ends, and what is wrong is said. --all shows empty bins as well.",
+        examples=("bins", "bins tcache", "bins --all"),
+    ),
+    Command(
+        "tcache",
+        "each thread's tcache: pointer, counts or free slots, entries",
+        views.tcache,
+        (_THREAD,),
+        help="Since 2.42 the struct counts free slots down; since 2.43 it is made late, and until "
+        "then the pointer leads to a read-only dummy (state none).",
+        examples=("tcache",),
+    ),
+    Command(
+        "params",
+        "mp_ with the tunables in force, and the constants of this glibc",
+        views.params,
+        examples=("params",),
+    ),
+    Command(
+        "mmapped",
+        "chunks that have a mapping of their own",
+        views.mmapped,
+        help="They are in no list: they are found from the mappings and checked against "
+        "mp_.n_mmaps and mp_.mmapped_mem.",
+        examples=("mmapped",),
+    ),
+    Command(
+        "find",
+        "where a value, string or pointer stands, by chunk",
+        views.find,
+        (
+            Argument("value", "a number, looked for as a word", "number"),
+            Argument("--string", "a text"),
+            Argument("--hex", "bytes, as 'de ad be ef'"),
+            Argument("--into", "any pointer into the chunk of this address", "address"),
+            Argument("--size", "bytes of VALUE: 1, 2, 4, 8", "number"),
+            Argument("--unaligned", "VALUE may stand anywhere", "flag"),
+        ),
+        examples=("find 0xdeadbeef", "find --string password", "find --into 0x5555555592a0"),
+    ),
+    Command(
+        "whatis",
+        "all that is known of an address",
+        views.whatis,
+        (Argument("address", "any address", "address", required=True),),
+        help="Mapping, thread, arena, variable, chunk, offset in it, bin and place in the list.",
+        examples=("whatis 0x5555555592a8",),
+    ),
+    Command(
+        "size",
+        "a request's chunk size, usable bytes, and every bin it can be in",
+        views.size,
+        (
+            Argument("request", "bytes that a program asks for", "number", required=True),
+            Argument("--glibc", "a release, 2.23 to 2.44 (else the target's, or this machine's)"),
+            Argument("--abi", "x86_64, i386, aarch64, arm, riscv64, ppc64le, s390x, x32"),
+        ),
+        examples=("size 24", "size 1033 --glibc 2.42 --abi i386"),
+        needs_target=False,
+    ),
+    Command(
+        "link",
+        "a protected (safe-linked) word revealed or made",
+        views.link,
+        (
+            Argument("address", "where the word stands: mem of a tcache or fast chunk", "address"),
+            Argument("--word", "the word itself; without an address its page is guessed", "number"),
+            Argument("--make", "the word that stands for this pointer at ADDRESS", "number"),
+        ),
+        help="Since 2.32 tcache `next` and fastbin `fd` are stored as (position >> 12) ^ pointer.",
+        examples=("link 0x5555555592a0", "link --word 0x55500000c7f9"),
+    ),
+    Command(
+        "stats",
+        "sizes, histogram, fragmentation, what malloc_info would print",
+        views.stats,
+        (Argument("--malloc-info", "the XML that malloc_info (0, …) would print now", "flag"),),
+        examples=("stats", "stats --malloc-info"),
+    ),
+    Command(
+        "vis",
+        "memory drawn chunk by chunk",
+        views.vis,
+        (
+            Argument("address", f"where to begin: {_ADDRESS}", "address"),
+            Argument("count", "how many chunks", "number"),
+        ),
+        help="Each chunk is a frame with its words, two a line; repeats are folded (--all: not).",
+        examples=("vis", "vis 0x555555559290 4"),
+    ),
+)

@@ -1,1 +1,26 @@
 """One function a command: a target in, an answer out. Nothing here prints."""
+
+from .bins import bins, tcache
+from .chunks import chunk, chunks
+from .overview import arenas, heaps, info, mmapped, params
+from .questions import find, link, size, whatis
+from .stats import stats
+from .vis import vis
+
+__all__ = [
+    "arenas",
+    "bins",
+    "chunk",
+    "chunks",
+    "find",
+    "heaps",
+    "info",
+    "link",
+    "mmapped",
+    "params",
+    "size",
+    "stats",
+    "tcache",
+    "vis",
+    "whatis",
+]

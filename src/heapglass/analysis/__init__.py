@@ -1,0 +1,1 @@
+"""Questions asked of a heap: totals, histogram, malloc_info, searches."""

@@ -1,0 +1,130 @@
+"""The cells that several answers share: a chunk's row, a state, a bin, totals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..glibc.layout import IS_MMAPPED, NON_MAIN_ARENA, PREV_INUSE
+from ..heap.heap import Chunk, Heap
+from ..heap.lists import FreeList
+from ..table import Absent, Address, Answer, Column, Kind, Part, Style, Tag
+
+STATES = ("used", "free", "tcache", "fast", "top", "mmapped", "fencepost", "corrupt")
+STATE_STYLES = {
+    "used": Style.PLAIN,
+    "free": Style.GOOD,
+    "tcache": Style.ONE,
+    "fast": Style.TWO,
+    "top": Style.DIM,
+    "mmapped": Style.THREE,
+    "fencepost": Style.DIM,
+    "corrupt": Style.BAD,
+}
+
+CHUNK_COLUMNS = (
+    Column("address", "chunk", Kind.ADDRESS),
+    Column("user", "mem", Kind.ADDRESS),
+    Column("size", "size", Kind.SIZE),
+    Column("flags", "flags"),
+    Column("state", "state"),
+    Column("arena", "arena", Kind.ADDRESS, in_text=False),
+    Column("bin", "bin"),
+    Column("thread", "thread", in_text=False),
+    Column("usable", "usable", Kind.SIZE, in_text=False),
+    Column("owner", "owner", in_json=True, in_text=False),
+    Column("note", "note", in_json=False),
+)
+
+
+def address(value: int | None) -> Any:
+    """Return an address cell; None: there is none."""
+    return Absent.NONE if value is None else Address(value)
+
+
+def state_cell(state: str | None) -> Any:
+    """Return a state in its style; None is unknown."""
+    if state is None:
+        return Absent.UNKNOWN
+    return Tag(state, STATE_STYLES.get(state, Style.PLAIN))
+
+
+def flags_text(size_field: int) -> str:
+    """Return the flags as the subset of "PMA" that is set."""
+    marks = ((PREV_INUSE, "P"), (IS_MMAPPED, "M"), (NON_MAIN_ARENA, "A"))
+    return "".join(letter for bit, letter in marks if size_field & bit)
+
+
+def usable(heap: Heap, chunk: Chunk) -> int | None:
+    """Return what malloc_usable_size says of the chunk's mem; None if it is not handed out."""
+    if chunk.state not in ("used", "mmapped"):
+        return None
+    return heap.layout.usable(chunk.size, chunk.state == "mmapped")
+
+
+def chunk_row(heap: Heap, chunk: Chunk) -> tuple[Any, ...]:
+    """Return a chunk as a row under CHUNK_COLUMNS."""
+    listed = chunk.listed
+    return (
+        Address(chunk.address),
+        Address(chunk.address + heap.layout.header),
+        chunk.size,
+        flags_text(chunk.size_field),
+        state_cell(chunk.state),
+        address(chunk.arena),
+        listed.label if listed else Absent.NONE,
+        listed.thread if listed and listed.thread is not None else Absent.NONE,
+        usable(heap, chunk),
+        chunk.owner,
+        note(chunk, listed),
+    )
+
+
+def note(chunk: Chunk, listed: FreeList | None) -> str:
+    """Return what a line of text says behind a chunk."""
+    if chunk.owner:
+        return f"the allocator's own ({chunk.owner})"
+    if listed is not None and listed.thread is not None:
+        return f"thread {listed.thread}"
+    return ""
+
+
+def chunk_data(heap: Heap, chunk: Chunk | None) -> dict[str, Any] | None:
+    """Return a chunk as an object for JSON."""
+    if chunk is None:
+        return None
+    row = chunk_row(heap, chunk)
+    return {column.key: cell for column, cell in zip(CHUNK_COLUMNS, row) if column.in_json}
+
+
+def totals_data(totals: Mapping[str | None, tuple[int, int]]) -> dict[str, dict[str, int]]:
+    """Return counts and bytes by state; the unknown ones under "unknown"."""
+    order: Sequence[str | None] = (*STATES, None)
+    return {
+        state or "unknown": {"count": totals[state][0], "bytes": totals[state][1]}
+        for state in order
+        if state in totals
+    }
+
+
+def totals_text(totals: Mapping[str | None, tuple[int, int]]) -> str:
+    """Return a line such as "12 chunks, 0x300 bytes: 10 used (0x200), 2 free (0x100)"."""
+    count = sum(number for number, _ in totals.values())
+    total = sum(size for _, size in totals.values())
+    order: Sequence[str | None] = (*STATES, None)
+    parts = [
+        f"{totals[state][0]} {state or 'not known'} ({totals[state][1]:#x})"
+        for state in order
+        if state in totals
+    ]
+    line = f"{count} chunks, {total:#x} bytes"
+    return f"{line}: {', '.join(parts)}" if parts else line
+
+
+def finish(heap: Heap, command: str, parts: Iterable[Part]) -> Answer:
+    """Return the answer of a command, with all that the target and the heap warn of.
+
+    The list of warnings is the heap's own: what is found while rows are made still gets in.
+    """
+    heap.problems[:0] = heap.target.warnings
+    return Answer(command, list(parts), heap.problems, heap.target.describe())

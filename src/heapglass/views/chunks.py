@@ -1,0 +1,439 @@
+"""`chunks` and `chunk`: every chunk in address order, filtered; one chunk in detail."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from ..analysis.stats import Totals, totals_of
+from ..analysis.where import Test, compile_where
+from ..errors import BadRequest, MemoryFault, NotFound
+from ..glibc.layout import SIZE_BITS
+from ..heap.columns import MMAPPED, STATE_NAMES, UNKNOWN, Columns, read_size_field
+from ..heap.heap import Chunk, Heap
+from ..heap.mmapped import read_mmapped
+from ..heap.segments import Segment
+from ..heap.target import Target
+from ..table import (
+    Absent,
+    Address,
+    Answer,
+    Data,
+    Fact,
+    Facts,
+    Kind,
+    Lines,
+    Part,
+    Table,
+    Tag,
+)
+from .cells import (
+    CHUNK_COLUMNS,
+    STATES,
+    address,
+    chunk_data,
+    chunk_row,
+    finish,
+    flags_text,
+    state_cell,
+    totals_data,
+    totals_text,
+    usable,
+)
+
+TEXT_LIMIT = 1000  # rows of a listing in text, if nothing else is said
+MOST_RAW = 10_000  # chunks of a chain that nothing proves (--as-chunk)
+Rows = Sequence[int]
+
+
+def chunks(target: Target, request: Any) -> Answer:
+    """Show every chunk in address order, or those that the filters let through."""
+    heap = Heap(target)
+    if request.as_chunk:
+        return _raw_chain(heap, request)
+    chosen = _Selection(heap, request)
+    limit = None if request.all else request.limit
+    if limit is None and not request.all and not request.json:
+        limit = TEXT_LIMIT
+    rows = (chunk_row(heap, chunk) for chunk in islice(chosen.chunks(), limit))
+    count = chosen.count
+    parts: list[Part] = [
+        Table("chunks", CHUNK_COLUMNS, rows, empty="no such chunk"),
+        Lines(_closing(chosen, count, limit)),
+        Data("totals", totals_data(chosen.totals)),
+        Data("matching", count),
+    ]
+    return finish(heap, "chunks", parts)
+
+
+def _closing(chosen: _Selection, count: int, limit: int | None) -> Iterator[list[Tag]]:
+    if limit is not None and count > limit:
+        yield [Tag(f"… {count - limit} more (--all, or --limit N)")]
+    yield [Tag(totals_text(chosen.totals))]
+
+
+class _Selection:
+    """The rows that a request asks for, found on the columns; chunks are made when shown."""
+
+    def __init__(self, heap: Heap, request: Any) -> None:
+        self._heap = heap
+        self._request = request
+        self._where: Test | None = compile_where(request.where) if request.where else None
+        _check_state(request.state)
+        low, high = _range(heap, request)
+        self._low, self._high = low, high
+        self._picked = [(segment, self._rows(segment)) for segment in heap.segments]
+        self._mapped = [chunk for chunk in self._mmapped() if self._passes(chunk)]
+        self._order()
+        self.count = sum(len(rows) for _, rows in self._picked) + len(self._mapped)
+        self.totals = self._totals()
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield the chunks in the order that was asked for."""
+        if self._sorted is not None:
+            for segment, row in self._sorted:
+                yield self._heap.chunk_at(segment, row) if segment else self._mapped[row]
+            return
+        for segment, rows in self._picked:
+            for row in rows:
+                yield self._heap.chunk_at(segment, row)
+        yield from self._mapped
+
+    # --- filters ---
+
+    def _rows(self, segment: Segment) -> Rows:
+        """Return the rows of a segment that pass; each filter is one pass over a column."""
+        columns, request = segment.columns, self._request
+        rows: Rows = range(len(columns))
+        if request.arena is not None and segment.arena != request.arena:
+            return ()
+        if self._low is not None or self._high is not None:
+            rows = _between(columns, self._low, self._high)
+        if request.min is not None or request.max is not None:
+            low, high = request.min or 0, request.max
+            sizes = columns.sizes
+            rows = [
+                row
+                for row in rows
+                if (sizes[row] & ~SIZE_BITS) >= low
+                and (high is None or (sizes[row] & ~SIZE_BITS) <= high)
+            ]
+        if request.state:
+            wanted, states = _state_codes(request.state), columns.states
+            rows = [row for row in rows if states[row] in wanted]
+        if request.bin:
+            rows = [row for row in rows if self._in_bin(columns.addresses[row])]
+        if self._where is not None:
+            rows = [row for row in rows if self._asks(self._heap.chunk_at(segment, row))]
+        return rows
+
+    def _mmapped(self) -> Iterator[Chunk]:
+        request = self._request
+        if request.arena is not None or request.back or request.count:
+            return
+        for chunk in self._heap.mmapped:
+            yield self._heap.mmapped_as_chunk(chunk)
+
+    def _passes(self, chunk: Chunk) -> bool:
+        request = self._request
+        if self._low is not None and chunk.address < self._low:
+            return False
+        if self._high is not None and chunk.address >= self._high:
+            return False
+        if request.min is not None and chunk.size < request.min:
+            return False
+        if request.max is not None and chunk.size > request.max:
+            return False
+        if request.state and (chunk.state or "unknown") not in request.state.split(","):
+            return False
+        if request.bin and not self._in_bin(chunk.address):
+            return False
+        return self._where is None or self._asks(chunk)
+
+    def _in_bin(self, chunk: int) -> bool:
+        listed = self._heap.marks.get(chunk)
+        return listed is not None and self._request.bin in (listed.kind, listed.label)
+
+    def _asks(self, chunk: Chunk) -> bool:
+        listed = chunk.listed
+        assert self._where is not None
+        return bool(
+            self._where(
+                {
+                    "address": chunk.address,
+                    "user": chunk.address + self._heap.layout.header,
+                    "size": chunk.size,
+                    "usable": usable(self._heap, chunk),
+                    "flags": flags_text(chunk.size_field),
+                    "state": chunk.state,
+                    "bin": listed.label if listed else None,
+                    "arena": chunk.arena,
+                    "thread": listed.thread if listed else None,
+                    "owner": chunk.owner,
+                }
+            )
+        )
+
+    # --- order and totals ---
+
+    def _order(self) -> None:
+        """Sort if asked to; else the order of addresses stays and no row is touched."""
+        request = self._request
+        self._sorted: list[tuple[Segment | None, int]] | None = None
+        key = "-size" if request.top and not request.sort else request.sort
+        if not key or (key == "address" and not request.top):
+            return
+        pairs: list[tuple[int, Segment | None, int]] = []
+        by_size = key.endswith("size")
+        for segment, rows in self._picked:
+            sizes, addresses = segment.columns.sizes, segment.columns.addresses
+            pairs += [
+                ((sizes[r] & ~SIZE_BITS) if by_size else addresses[r], segment, r) for r in rows
+            ]
+        pairs += [
+            (chunk.size if by_size else chunk.address, None, number)
+            for number, chunk in enumerate(self._mapped)
+        ]
+        pairs.sort(key=lambda pair: pair[0], reverse=key.startswith("-"))
+        self._sorted = [(segment, row) for _, segment, row in pairs[: request.top or None]]
+        self._narrow()
+
+    def _narrow(self) -> None:
+        """Keep the rows that --top left, so that the totals speak of what is shown."""
+        if not self._request.top or self._sorted is None:
+            return
+        kept: dict[int, list[int]] = {}
+        for segment, row in self._sorted:
+            kept.setdefault(id(segment), []).append(row)
+        self._picked = [(segment, kept.get(id(segment), [])) for segment, _ in self._picked]
+        mapped = kept.get(id(None), [])
+        self._sorted = [
+            (segment, row if segment else mapped.index(row)) for segment, row in self._sorted
+        ]
+        self._mapped = [self._mapped[number] for number in mapped]
+
+    def _totals(self) -> Totals:
+        counts: Counter[tuple[str | None, int]] = Counter()
+        for segment, rows in self._picked:
+            states, sizes = segment.columns.states, segment.columns.sizes
+            pairs = (
+                Counter(zip(states, sizes))
+                if len(rows) == len(sizes)
+                else Counter((states[row], sizes[row]) for row in rows)
+            )
+            for (state, size_field), count in pairs.items():
+                counts[STATE_NAMES[state], size_field & ~SIZE_BITS] += count
+        for chunk in self._mapped:
+            counts[chunk.state, chunk.size] += 1
+        return totals_of(counts)
+
+
+def _between(columns: Columns, low: int | None, high: int | None) -> range:
+    """Return the rows of the chunks that a range of addresses touches."""
+    addresses = columns.addresses
+    first = 0 if low is None else max(bisect_right(addresses, low) - 1, 0)
+    if low is not None and first < len(columns):
+        end = addresses[first] + (columns.sizes[first] & ~SIZE_BITS)
+        first += end <= low
+    last = len(columns) if high is None else bisect_left(addresses, high)
+    return range(first, max(first, last))
+
+
+def _check_state(states: str | None) -> None:
+    for state in (states or "").split(","):
+        if state and state not in (*STATES, "unknown"):
+            raise BadRequest(
+                f"--state {state}: no such state", f"states: {', '.join(STATES)}, unknown"
+            )
+
+
+def _state_codes(states: str) -> set[int]:
+    names = [name or "unknown" for name in STATE_NAMES]
+    return {names.index(state) for state in states.split(",") if state}
+
+
+def _range(heap: Heap, request: Any) -> tuple[int | None, int | None]:
+    """Return the range of addresses that a request means: START, END, --count, --back."""
+    low = request.start if request.start is not None else getattr(request, "from")
+    high = request.end if request.end is not None else request.to
+    if request.count is None and not request.back:
+        return low, high
+    if low is None:
+        raise BadRequest("--count and --back need an address", "heap chunks ADDR --count N")
+    place = heap.find(low)
+    if place is None:
+        raise NotFound(f"{low:#x} is in no chunk", "to read it as a chunk all the same: --as-chunk")
+    segment, row = place
+    columns = segment.columns
+    first = max(row - (request.back or 0), 0)
+    last = row if request.count is None else min(row + request.count, len(columns)) - 1
+    end = columns.addresses[last] + 1 if last >= first else columns.addresses[first]
+    return columns.addresses[first], end
+
+
+# --- a chain that nothing proves ------------------------------------------------------------------
+
+
+def _raw_chain(heap: Heap, request: Any) -> Answer:
+    """Show what stands at START as if it were a chunk, and what follows by its size."""
+    if request.start is None:
+        raise BadRequest("--as-chunk needs an address", "heap chunks ADDR --as-chunk")
+    limit = min(request.count or request.limit or 16, MOST_RAW)
+    rows = []
+    chunk = request.start
+    layout = heap.layout
+    for _ in range(limit):
+        size_field = read_size_field(heap.words, chunk)
+        if size_field is None:
+            heap.problems.append(f"{chunk:#x}: its header cannot be read")
+            break
+        rows.append(chunk_row(heap, _proven(heap, chunk, size_field)))
+        size = size_field & ~SIZE_BITS
+        if size < layout.min_chunk or size % layout.alignment:
+            heap.problems.append(f"{chunk:#x}: size {size:#x} cannot be a chunk's")
+            break
+        chunk += size
+        if request.end is not None and chunk >= request.end:
+            break
+    heap.problems.append("read as chunks because you asked for it; nothing proves that they are")
+    return finish(heap, "chunks", [Table("chunks", CHUNK_COLUMNS, rows)])
+
+
+def _proven(heap: Heap, chunk: int, size_field: int) -> Chunk:
+    """Return the chunk as the heap has it if one begins there, else with an unknown state."""
+    place = heap.find(chunk)
+    if place is not None and place[0].columns.addresses[place[1]] == chunk:
+        return heap.chunk_at(*place)
+    return Chunk(chunk, size_field, STATE_NAMES[UNKNOWN], None, heap.marks.get(chunk))
+
+
+# --- one chunk ------------------------------------------------------------------------------------
+
+
+def chunk(target: Target, request: Any) -> Answer:
+    """Show one chunk in detail, its neighbours and its bin."""
+    heap = Heap(target)
+    asked = request.address
+    found, before, after = _around(heap, asked, request.as_chunk)
+    header = heap.layout.header
+    offset = asked - found.address
+    where = "the header" if offset == 0 else "mem" if offset == header else f"{offset:#x} in"
+    parts: list[Part] = [
+        Facts("", (Fact("asked", "address", Address(asked), Kind.ADDRESS, f"({where})"),)),
+        Data("chunk", chunk_data(heap, found)),
+        Facts("detail", _detail(heap, found), "chunk"),
+        Data("previous", chunk_data(heap, before)),
+        Data("next", chunk_data(heap, after)),
+        Table(
+            "",
+            CHUNK_COLUMNS,
+            [chunk_row(heap, near) for near in (before, found, after) if near is not None],
+            "with its neighbours",
+        ),
+    ]
+    return finish(heap, "chunk", parts)
+
+
+def _around(heap: Heap, asked: int, force: bool) -> tuple[Chunk, Chunk | None, Chunk | None]:
+    """Return the chunk that an address lies in, and the ones before and behind it."""
+    if not force:
+        place = heap.find(asked)
+        if place is not None:
+            segment, row = place
+            last = len(segment.columns) - 1
+            return (
+                heap.chunk_at(segment, row),
+                heap.chunk_at(segment, row - 1) if row else None,
+                heap.chunk_at(segment, row + 1) if row < last else None,
+            )
+        mapped = heap.find_mmapped(asked)
+        if mapped is not None:
+            return heap.mmapped_as_chunk(mapped), None, None
+        raise NotFound(
+            f"{asked:#x} is in no chunk that is known",
+            f"heap whatis {asked:#x} tells what it is; --as-chunk reads it as a chunk all the same",
+        )
+    size_field = read_size_field(heap.words, asked)
+    if size_field is None:
+        raise MemoryFault(asked + heap.words.size, heap.words.size)
+    found = _proven(heap, asked, size_field)
+    behind = asked + found.size
+    after_field = read_size_field(heap.words, behind) if found.size else None
+    after = None if after_field is None else _proven(heap, behind, after_field)
+    heap.problems.append("read as a chunk because you asked for it")
+    if read_mmapped(heap.words, asked, heap.page_size) is not None and found.state is None:
+        return found._replace(state=STATE_NAMES[MMAPPED]), None, None
+    return found, None, after
+
+
+def _detail(heap: Heap, found: Chunk) -> list[Fact]:
+    """Return the words of a chunk as facts; links only where they are links."""
+    layout = heap.layout
+    facts = [
+        Fact("address", "chunk", Address(found.address), Kind.ADDRESS),
+        Fact("user", "mem", Address(found.address + layout.header), Kind.ADDRESS),
+        Fact("end", "end", Address(found.address + found.size), Kind.ADDRESS),
+        Fact("size", "size", found.size, Kind.SIZE, f"({found.size} bytes)"),
+        Fact("flags", "flags", flags_text(found.size_field), note=_flags_words(found.size_field)),
+        Fact("state", "state", state_cell(found.state)),
+        Fact("usable", "usable", usable(heap, found), Kind.SIZE),
+    ]
+    prev_size = _try_word(heap, found.address)
+    if not found.size_field & 1:
+        note = "(offset in the mapping)" if found.state == "mmapped" else "(chunk before is free)"
+        facts.append(Fact("prev_size", "prev_size", prev_size, Kind.SIZE, note))
+    else:
+        facts.append(
+            Fact("prev_size", "prev_size", prev_size, Kind.SIZE, "(data of the chunk before)")
+        )
+    if found.listed is not None:
+        facts += _links(heap, found)
+    if found.owner:
+        facts.append(Fact("owner", "owner", found.owner, note="(the allocator's own)"))
+    facts.append(Fact("size_field", "size word", found.size_field, Kind.SIZE))
+    facts.append(Fact("arena", "arena", address(found.arena), Kind.ADDRESS))
+    return facts
+
+
+def _flags_words(size_field: int) -> str:
+    names = ((1, "PREV_INUSE"), (2, "IS_MMAPPED"), (4, "NON_MAIN_ARENA"))
+    said = " | ".join(name for bit, name in names if size_field & bit)
+    return f"({said})" if said else "(the chunk before is free)"
+
+
+def _try_word(heap: Heap, at: int) -> Any:
+    try:
+        return heap.words.word(at)
+    except MemoryFault:
+        return Absent.UNREADABLE
+
+
+def _links(heap: Heap, found: Chunk) -> list[Fact]:
+    listed = found.listed
+    assert listed is not None
+    place = listed.chunks.index(found.address)
+    facts = [
+        Fact("bin", "bin", listed.label, note=f"({place + 1} of {len(listed.chunks)})"),
+        Fact("position", "", place, Kind.COUNT),
+        Fact("thread", "thread", listed.thread),
+    ]
+    mem = found.address + heap.layout.header
+    protected = heap.layout.has("safe_linking") and listed.kind in ("tcache", "fast")
+    names = ["fd"] if listed.kind in ("tcache", "fast") else ["fd", "bk"]
+    if listed.kind == "large":
+        names += ["fd_nextsize", "bk_nextsize"]
+    for number, name in enumerate(names):
+        at = mem + number * heap.words.size
+        value = _try_word(heap, at)
+        shown = name if listed.kind != "tcache" else "next"
+        if protected and isinstance(value, int):
+            real = value ^ (at >> 12)
+            facts.append(
+                Fact(shown, shown, Address(real), Kind.ADDRESS, f"(stored {value:#x}, protected)")
+            )
+        elif isinstance(value, int):
+            facts.append(Fact(shown, shown, Address(value), Kind.ADDRESS))
+    return facts

@@ -1,0 +1,90 @@
+"""`stats`: what fills the heaps; with --malloc-info the document that malloc_info would print."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..analysis.malloc_info import malloc_info
+from ..analysis.stats import Stats, heap_stats
+from ..heap.heap import Heap
+from ..heap.target import Target
+from ..table import Absent, Answer, Column, Data, Fact, Facts, Kind, Lines, Part, Raw, Table, Tag
+from .cells import STATES, finish, state_cell, totals_data, totals_text
+
+TEXT_ROWS = 40  # sizes in the histogram in text, the largest in bytes
+
+
+def stats(target: Target, request: Any) -> Answer:
+    """Show totals by state, a histogram of sizes, and fragmentation."""
+    heap = Heap(target)
+    heap.target.require_main_arena()
+    if request.malloc_info:
+        return finish(heap, "stats", [Raw("malloc_info", malloc_info(heap))])
+    found = heap_stats(heap)
+    limit = None if request.all else request.limit
+    if limit is None and not request.all and not request.json:
+        limit = TEXT_ROWS
+    rows = _histogram(found, in_bytes=not request.json)
+    parts: list[Part] = [
+        Facts("memory", _memory(heap, found), "memory"),
+        Table("", _STATE_COLUMNS, _by_state(found), "by state"),
+        Data("totals", totals_data(found.totals)),
+        Table("histogram", _HISTOGRAM_COLUMNS, rows[:limit], "by size, what takes most first"),
+        Lines(_closing(found, len(rows), limit)),
+    ]
+    return finish(heap, "stats", parts)
+
+
+_STATE_COLUMNS = (
+    Column("state", "state"),
+    Column("count", "chunks", Kind.COUNT),
+    Column("bytes", "bytes", Kind.SIZE),
+    Column("", "", Kind.BYTES),
+)
+_HISTOGRAM_COLUMNS = (
+    Column("size", "size", Kind.SIZE),
+    Column("state", "state"),
+    Column("count", "chunks", Kind.COUNT),
+    Column("bytes", "bytes", Kind.SIZE),
+)
+
+
+def _memory(heap: Heap, found: Stats) -> list[Fact]:
+    loss = found.fragmentation
+    return [
+        Fact("arenas", "arenas", len(heap.arenas), Kind.COUNT),
+        Fact("system_mem", "from the system", found.system_mem, Kind.BYTES),
+        Fact("mmapped_mem", "in mappings of chunks", found.mmapped_mem, Kind.BYTES),
+        Fact("top", "in top", found.top, Kind.BYTES),
+        Fact("free_in_bins", "free in bins", found.free_in_bins, Kind.BYTES),
+        Fact("largest_free", "largest free chunk", found.largest_free, Kind.BYTES),
+        Fact(
+            "fragmentation",
+            "fragmentation",
+            Absent.NONE if loss is None else round(loss, 1),
+            Kind.PERCENT,
+            "(free bytes outside of the largest free chunk)",
+        ),
+    ]
+
+
+def _by_state(found: Stats) -> list[tuple[Any, ...]]:
+    order = [state for state in (*STATES, None) if state in found.totals]
+    return [(state_cell(s), *found.totals[s], found.totals[s][1]) for s in order]
+
+
+def _histogram(found: Stats, in_bytes: bool) -> list[tuple[Any, ...]]:
+    rows = [(size, state, count) for (state, size), count in found.histogram.items()]
+    if in_bytes:
+        rows.sort(key=lambda row: (-row[0] * row[2], row[0], row[1] or ""))
+    else:
+        rows.sort(key=lambda row: (row[0], row[1] or ""))
+    return [(size, state_cell(state), count, size * count) for size, state, count in rows]
+
+
+def _closing(found: Stats, rows: int, limit: int | None) -> list[list[Tag]]:
+    lines = []
+    if limit is not None and rows > limit:
+        lines.append([Tag(f"… {rows - limit} more sizes (--all, or --limit N)")])
+    lines.append([Tag(totals_text(found.totals))])
+    return lines
