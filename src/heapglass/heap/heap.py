@@ -183,8 +183,13 @@ class Heap:
             )
             return []
         finder = MmappedFinder(self.words, coalesce(regions), self._taken(), self.page_size)
-        found = finder.find(count)
-        self._account(found, count, total)
+        found = finder.find(count, total)
+        if not finder.accounted(found, count, total):
+            mapped = sum(chunk.length for chunk in found)
+            self.problems.append(
+                f"mmapped: mp_ says {count} chunks with {total or 0:#x} bytes of mappings; "
+                f"found {len(found)} with {mapped:#x}"
+            )
         return found
 
     def _taken(self) -> list[tuple[int, int]]:
@@ -197,18 +202,6 @@ class Heap:
         elif main.has_top(self.layout):
             taken += [(s.start, s.end) for s in self.segments if s.arena == main.address]
         return sorted(taken)
-
-    def _account(self, found: list[MmappedChunk], count: int | None, total: int | None) -> None:
-        if count is not None and len(found) != count:
-            self.problems.append(f"mmapped: mp_.n_mmaps is {count}, found {len(found)}")
-        mapped = sum(chunk.length for chunk in found)
-        drift = (total or 0) - mapped
-        # Since 2.43 each mremap adds a header too much to mmapped_mem.
-        excused = self.layout.has("mmap_header_apart") and drift % self.layout.header == 0
-        if total is not None and drift and not (excused and 0 < drift < mapped):
-            self.problems.append(
-                f"mmapped: mp_.mmapped_mem is {total:#x}, the mappings found have {mapped:#x}"
-            )
 
     # --- chunks ---------------------------------------------------------------------------------
 

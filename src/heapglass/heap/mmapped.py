@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import MemoryFault
@@ -77,68 +77,106 @@ class MmappedFinder:
         self._page = page_size
         self._ranges = [part for whole in ranges for part in _without(whole, taken)]
 
-    def find(self, count: int | None) -> list[MmappedChunk]:
+    def find(self, count: int | None, total: int | None) -> list[MmappedChunk]:
         """Return the mmapped chunks, ascending.
 
-        *count* is mp_'s n_mmaps, None if not known: the search goes from the likely places to
-        all of them and ends when so many are found.
+        *count* and *total* are mp_'s n_mmaps and mmapped_mem, None if not known: the search goes
+        from the likely places to all of them and ends when they are accounted for.
         """
         if count == 0:
             return []
         found: dict[int, MmappedChunk] = {}
-        for search in (self._chains, self._pages, self._aligned):
-            for chunk in list(search(found)):
+        for search in (self._chains, self._pages, self._moved):
+            for chunk in search(found):
                 found[chunk.start] = chunk
-            if count is not None and len(found) >= count:
+            if count is not None and self.accounted(found.values(), count, total):
                 break
         return [found[start] for start in sorted(found)]
 
-    def _chains(self, _found: dict[int, MmappedChunk]) -> Iterator[MmappedChunk]:
-        """Yield the chunks that fill a range from its start, one behind the other."""
+    def accounted(
+        self, found: Iterable[MmappedChunk], count: int | None, total: int | None
+    ) -> bool:
+        """Whether the chunks are as many, and their mappings as large, as mp_ says."""
+        lengths = [chunk.length for chunk in found]
+        if count is not None and len(lengths) != count:
+            return False
+        drift = 0 if total is None else total - sum(lengths)
+        # Since 2.43 (614cfd0f8a) each mremap adds a header too much to mmapped_mem.
+        layout = self._words.layout
+        excused = layout.has("mmap_header_apart") and drift % layout.header == 0
+        return not drift or (excused and 0 < drift < self._page)
+
+    def _chains(self, _found: Mapping[int, MmappedChunk]) -> list[MmappedChunk]:
+        """Return the chunks that fill a range from its start, one behind the other."""
+        chunks = []
         for start, end in self._ranges:
             position = start
             while position < end:
-                chunk = read_mmapped(
-                    self._words, position + self._words.layout.mmap_offset, self._page
-                )
-                if chunk is None or chunk.start != position or chunk.end > end:
+                chunk = self._from(position, end)
+                if chunk is None:
                     break
-                yield chunk
+                chunks.append(chunk)
                 position = chunk.end
+        return chunks
 
-    def _pages(self, found: dict[int, MmappedChunk]) -> Iterator[MmappedChunk]:
-        """Yield the chunks at the start of any page."""
-        yield from self._at(self._words.layout.mmap_offset, found)
+    def _from(self, start: int, end: int) -> MmappedChunk | None:
+        """Return the chunk whose mapping starts at *start*.
 
-    def _aligned(self, found: dict[int, MmappedChunk]) -> Iterator[MmappedChunk]:
-        """Yield the chunks that memalign moved: mem is at a power of two in its page, or at 0."""
+        memalign moves the header up and leaves the old one behind; so a header that stands where
+        memalign would put it, and leads back to *start*, is the one that counts.
+        """
+        first = read_mmapped(self._words, start + self._words.layout.mmap_offset, self._page)
+        if first is None or first.start != start or first.end > end:
+            return None
+        header, mem = self._words.layout.header, first.address + self._words.layout.header
+        alignment = 2 * self._words.layout.alignment
+        while alignment < end - start:
+            aligned = (mem + alignment - 1) & -alignment
+            for at in (aligned, aligned + alignment):
+                if mem < at < end:
+                    moved = read_mmapped(self._words, at - header, self._page)
+                    if moved is not None and moved.start == start and moved.end <= end:
+                        return moved
+            alignment *= 2
+        return first
+
+    def _pages(self, found: Mapping[int, MmappedChunk]) -> list[MmappedChunk]:
+        """Return the chunks whose mapping starts at any page."""
+        offset = self._words.layout.mmap_offset
+        chunks: list[MmappedChunk] = []
+        behind = 0
+        for start, end in self._left(found):
+            for chunk, _, _ in self._headers(start, end, offset):
+                made = self._from(chunk - offset, end) if chunk >= behind else None
+                if made is not None:
+                    chunks.append(made)
+                    behind = made.end
+        return chunks
+
+    def _moved(self, _found: Mapping[int, MmappedChunk]) -> list[MmappedChunk]:
+        """Return the chunks that memalign moved and mremap then took elsewhere.
+
+        mem is still at a power of two in its page, or at its start (munmap_chunk checks that since
+        2.29). Such a header counts more than an old one at the mapping's start.
+        """
         header, offset = self._words.layout.header, self._page // 2
         offsets = [-header]
         while offset > header:
             offsets.append(offset - header)
             offset //= 2
-        for at in offsets:
-            for chunk in list(self._at(at, found)):
-                found[chunk.start] = chunk
-                yield chunk
+        chunks = []
+        for start, end in self._ranges:
+            for at in offsets:
+                for chunk, prev_size, size in self._headers(start, end, at):
+                    made = decode(self._words, chunk, prev_size, size, self._page)
+                    if made and start <= made.start < chunk and made.end <= end:
+                        chunks.append(made)
+        return chunks
 
-    def _at(self, offset: int, found: dict[int, MmappedChunk]) -> Iterator[MmappedChunk]:
-        """Yield the chunks at *offset* from the start of a page, outside of what was found."""
-        known = sorted(found.values(), key=lambda chunk: chunk.start)
-        taken = [(chunk.start, chunk.end) for chunk in known]
+    def _left(self, found: Mapping[int, MmappedChunk]) -> Iterator[tuple[int, int]]:
+        taken = [(found[start].start, found[start].end) for start in sorted(found)]
         for whole in self._ranges:
-            for start, end in _without(whole, taken):
-                yield from self._in(start, end, offset)
-
-    def _in(self, start: int, end: int, offset: int) -> Iterator[MmappedChunk]:
-        behind = start
-        for chunk, prev_size, size_field in self._headers(start, end, offset):
-            if chunk < behind:
-                continue
-            made = decode(self._words, chunk, prev_size, size_field, self._page)
-            if made is not None and made.start >= behind and made.end <= end:
-                behind = made.end
-                yield made
+            yield from _without(whole, taken)
 
     def _headers(self, start: int, end: int, offset: int) -> Iterator[tuple[int, int, int]]:
         """Yield (chunk, prev_size, size word) for each page, of those with M alone set."""

@@ -248,6 +248,8 @@ class MainHeap:
 
         It is the lowest address from which chunks lie behind each other up to top or to the next
         pair of fenceposts. The work is bounded: what was walked in vain is not walked again.
+        Nothing in memory says where foreign bytes end; ones that look like chunks up to the very
+        start of the piece are taken for chunks, but for a filling with one word.
         """
         layout = self._words.layout
         budget = 64 + 4 * (end - start) // layout.alignment
@@ -256,7 +258,8 @@ class MainHeap:
         while chunk < end and budget > 0:
             size = walker.size_field(chunk)
             budget -= 1
-            if size is not None and size & SIZE_BITS == 1 and chunk not in failed:
+            candidate = size is not None and size & SIZE_BITS == 1 and chunk not in failed
+            if candidate and not self._filler(chunk):
                 trial = Columns()
                 limit = self._arena.top if chunk <= self._arena.top < end else end
                 stop = walker.walk(trial, chunk, limit)
@@ -268,6 +271,13 @@ class MainHeap:
                 budget -= len(trial)
             chunk += layout.alignment
         return None
+
+    def _filler(self, chunk: int) -> bool:
+        """Whether a chunk's header and first two words are one and the same word."""
+        try:
+            return len(set(self._words.words(chunk, 4))) == 1
+        except MemoryFault:
+            return False
 
     def _elsewhere(self, known: Sequence[Segment]) -> list[Segment]:
         """Find the pieces that mmap gave: at the start of a page, closed by fenceposts or top."""

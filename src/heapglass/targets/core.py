@@ -1,0 +1,279 @@
+"""ELF cores: what was dumped, and the mapped files behind what was left out."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from mmap import ACCESS_READ, mmap
+from typing import NamedTuple
+
+from ..errors import BadTarget
+from ..memory import Region
+from ..source import Module, Symbol, Thread
+from .elf import (
+    PT_LOAD,
+    PT_NOTE,
+    BadElf,
+    Header,
+    Note,
+    Segment,
+    read_header,
+    read_notes,
+    read_segments,
+)
+from .files import FileFinder, close_map
+from .modules import ModuleFinder
+from .notes import CoreNotes, MappedFile, read_core_notes
+from .options import OpenOptions
+from .pieces import Backing, Piece, PieceMemory
+from .symbols import SymbolFinder
+
+AT_ENTRY, AT_SYSINFO_EHDR = 9, 33
+NOT_DUMPED = "the core left it out"
+CUT_OFF = "the core is cut off before it"
+
+
+class CoreSource:
+    """A core file as a `Source`. Close it, or use it as a context manager."""
+
+    kind = "core"
+
+    def __init__(self, descriptor: int, name: str, options: OpenOptions) -> None:
+        """Read the tables of a core; the file may be closed afterwards.
+
+        :raises BadTarget: if it is not a core, or its tables are damaged.
+        """
+        self.name = name
+        self.warnings: list[str] = []
+        self._data = _map(descriptor, name)
+        try:
+            self._read(options)
+        except BadElf as error:
+            raise BadTarget(name, str(error), "a core that is complete is needed") from error
+
+    def _read(self, options: OpenOptions) -> None:
+        header = read_header(self._data)
+        if header.type != "ET_CORE":
+            raise BadTarget(self.name, *_not_a_core(header))
+        self.machine = header.machine
+        segments = read_segments(self._data, header)
+        self._notes = self._read_notes(segments, header)
+        self.pid = self._notes.pid
+        ranges = _ranges(segments, len(self._data), header.machine.word, self.warnings)
+        if not ranges:
+            raise BadTarget(self.name, "it has no memory: no PT_LOAD in it", "make a full core")
+        regions = _regions(ranges, self._notes.files, self._notes.auxv)
+        self._files = FileFinder(options)
+        dumped = list(_dumped(ranges, self._data))
+        self._finder = ModuleFinder(
+            PieceMemory(dumped, regions), regions, self._files, self._notes.auxv.get(AT_ENTRY)
+        )
+        self._symbols = SymbolFinder(self._finder, self._files)
+        missing = self._missing(ranges, regions)
+        self.memory = PieceMemory(chain(dumped, missing), regions)
+        self._module_warnings_said = False
+
+    def _read_notes(self, segments: Iterable[Segment], header: Header) -> CoreNotes:
+        def notes() -> Iterator[Note]:
+            for segment in segments:
+                if segment.type == PT_NOTE:
+                    desc = view[segment.offset : segment.offset + segment.filesz]
+                    yield from read_notes(desc, header.prefix, 4)
+
+        view = memoryview(self._data)
+        found = read_core_notes(notes(), header.machine)
+        self.warnings += found.warnings
+        if not found.threads:
+            self.warnings.append("the core names no thread (NT_PRSTATUS): it is cut or damaged")
+        return found
+
+    def _missing(self, ranges: Sequence[_Range], regions: Sequence[Region]) -> Iterator[Piece]:
+        """Yield the pieces that the core does not have, each with where else it may be."""
+        starts = [region.start for region in regions]
+        for one in ranges:
+            here = one.start + one.have
+            number = max(0, bisect_right(starts, here) - 1)
+            while here < one.end and number < len(regions):
+                region = regions[number]
+                number += 1
+                upto = min(one.end, region.end)
+                if upto > here:
+                    yield self._missing_piece(here, upto, region, one)
+                    here = upto
+
+    def _missing_piece(self, start: int, end: int, region: Region, one: _Range) -> Piece:
+        if start < one.start + one.dumped:  # it was in the core, and may differ from the file
+            cut = min(end, one.start + one.dumped)
+            return Piece(start, end if cut == end else cut, None, why=CUT_OFF)
+        if region.anonymous:
+            return Piece(start, end, None, why=NOT_DUMPED)
+        if "w" in region.perms:
+            why = f"{NOT_DUMPED}, and the program may have changed what {region.path} has there"
+            return Piece(start, end, None, why=why)
+        at = region.offset + start - region.start
+        return Piece(start, end, None, at, opener=lambda: self._backing(region.path))
+
+    def _backing(self, path: str) -> Backing:
+        """Return a mapped file's bytes, if it is surely the one that was mapped."""
+        file = self._finder.file_of(path)
+        if file is None:
+            places = (place for place in self._files.candidates(path) if os.path.isfile(place))
+            file = next(places, "")
+        data = self._files.open(file) if file else None
+        if data is None:
+            return Backing(None, f"{NOT_DUMPED}, and {path} is not at hand; see --sysroot")
+        return Backing(data)
+
+    def threads(self) -> Sequence[Thread]:
+        """Return the threads, ascending by id."""
+        return self._notes.threads
+
+    def auxv(self) -> dict[int, int]:
+        """Return the auxiliary vector."""
+        return self._notes.auxv
+
+    def modules(self) -> Sequence[Module]:
+        """Return the loaded ELF files; the first call adds to `warnings`."""
+        found = self._finder.modules()
+        if not self._module_warnings_said:
+            self._module_warnings_said = True
+            self.warnings += self._finder.warnings
+        return found
+
+    def symbols(self, name: str) -> Sequence[Symbol]:
+        """Return every definition of *name*; see `SymbolFinder.symbols`."""
+        return self._symbols.symbols(name)
+
+    def file_bytes(self, module: Module, pattern: bytes, limit: int) -> bytes | None:
+        """Return bytes of a module's file, or of its memory, from *pattern* on."""
+        return self._symbols.file_bytes(module, pattern, limit, self.memory)
+
+    def close(self) -> None:
+        """Let the core and all files go. What still has a view keeps its bytes."""
+        self._files.close()
+        close_map(self._data)
+
+    def __enter__(self) -> CoreSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Range(NamedTuple):
+    """A PT_LOAD, checked against its neighbours and the file."""
+
+    start: int
+    end: int
+    perms: str
+    offset: int  # in the core
+    dumped: int  # bytes that the core had when it was whole
+    have: int  # bytes that it has
+
+
+def _map(descriptor: int, name: str) -> mmap:
+    try:
+        if os.fstat(descriptor).st_size == 0:
+            raise BadTarget(name, "it is empty", "was there space for the core? see core(5)")
+        return mmap(descriptor, 0, access=ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise BadTarget(name, f"it cannot be mapped: {error}") from error
+
+
+def _not_a_core(header: Header) -> tuple[str, str]:
+    kinds = {
+        "ET_EXEC": "an executable",
+        "ET_DYN": "an executable or shared library",
+        "ET_REL": "an object file",
+    }
+    kind = kinds.get(header.type, f"an ELF file of type {header.type}")
+    return f"it is {kind}, not a core", "name a core file, and the program with --exe FILE"
+
+
+def _ranges(
+    segments: Iterable[Segment], size: int, word: int, warnings: list[str]
+) -> list[_Range]:
+    """Return the PT_LOADs, ascending; overlaps and what is outside of the machine are cut."""
+    ranges: list[_Range] = []
+    highest, here = 1 << 8 * word, 0
+    odd = missing = lost = 0
+    loads = [s for s in segments if s.type == PT_LOAD and s.memsz]
+    for load in sorted(loads, key=lambda segment: segment.vaddr):
+        start, end = max(load.vaddr, here), min(load.vaddr + load.memsz, highest)
+        odd += start != load.vaddr or end != load.vaddr + load.memsz or load.filesz > load.memsz
+        if start >= end:
+            continue
+        skip = start - load.vaddr
+        dumped = max(0, min(load.filesz - skip, end - start))
+        have = max(0, min(dumped, size - load.offset - skip))
+        missing, lost = missing + dumped - have, lost + (have < dumped)
+        ranges.append(_Range(start, end, load.perms, load.offset + skip, dumped, have))
+        here = end
+    if odd:
+        warnings.append(f"{odd} segments of the core overlap or make no sense; they were cut")
+    if missing:
+        warnings.append(
+            f"the core is cut off: {missing} bytes of {lost} segments are not in the file; they "
+            "are missing, not zero"
+        )
+    return ranges
+
+
+def _dumped(ranges: Iterable[_Range], data: mmap) -> Iterator[Piece]:
+    """Yield what the core has; neighbours in memory that are neighbours in the file are one."""
+    held: Piece | None = None
+    for one in ranges:
+        if not one.have:
+            continue
+        if held is not None and (held.end, held.at + held.end - held.start) == (
+            one.start,
+            one.offset,
+        ):
+            held = held._replace(end=one.start + one.have)
+            continue
+        if held is not None:
+            yield held
+        held = Piece(one.start, one.start + one.have, data, one.offset)
+    if held is not None:
+        yield held
+
+
+def _regions(
+    ranges: Sequence[_Range], files: Sequence[MappedFile], auxv: dict[int, int]
+) -> list[Region]:
+    """Return the mappings: PT_LOADs, split where NT_FILE has other borders, and the rest of it."""
+    found: list[Region] = []
+    number = covered = 0
+    vdso = auxv.get(AT_SYSINFO_EHDR)
+    for one in ranges:
+        here = one.start
+        while number < len(files) and files[number].start < one.end:
+            file = files[number]
+            low, high = max(file.start, here), min(file.end, one.end)
+            before = max(file.start, covered)
+            if before < min(here, file.end):  # no PT_LOAD has it
+                found.append(_part(file, before, min(here, file.end), "rw-"))
+            if low < high:
+                if here < low:
+                    found.append(Region(here, low, one.perms))
+                found.append(_part(file, low, high, one.perms))
+                here = high
+            if file.end > one.end:
+                break
+            number += 1
+        if here < one.end:
+            path = "[vdso]" if vdso and here <= vdso < one.end else ""
+            found.append(Region(here, one.end, one.perms, path))
+        covered = one.end
+    for file in files[number:]:
+        low = max(file.start, covered)
+        if low < file.end:
+            found.append(_part(file, low, file.end, "rw-"))
+            covered = file.end
+    return found
+
+
+def _part(file: MappedFile, start: int, end: int, perms: str) -> Region:
+    return Region(start, end, perms, file.path, file.offset + start - file.start)

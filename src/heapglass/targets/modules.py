@@ -1,0 +1,270 @@
+"""Loaded ELF files: found by the mappings and by the ELF headers that stand in memory."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from ..errors import MemoryFault
+from ..memory import Memory, Region
+from ..source import Module
+from .elf import (
+    MAGIC,
+    PAGE,
+    PT_LOAD,
+    PT_NOTE,
+    BadElf,
+    Bytes,
+    Header,
+    Segment,
+    build_id_of_notes,
+    read_header,
+    read_segments,
+)
+from .files import FileFinder
+
+MOST_MODULES = 1 << 14
+MOST_NOTE = 1 << 16  # bytes of a note segment that are looked at
+MOST_SEARCHED = 1 << 30  # bytes of one segment
+STEP = 4 << 20  # bytes of memory that are searched in one piece
+_LIBC = re.compile(r"(^|/)libc[.-][^/]*so[^/]*$")
+_LIBC_MALLOC_DEBUG = re.compile(r"(^|/)libc_malloc_debug\.so[^/]*$")
+
+
+class Image(NamedTuple):
+    """An ELF file as it was loaded."""
+
+    header: Header
+    loads: tuple[Segment, ...]  # its PT_LOADs, in the file's addresses
+    bias: int  # what is added to them
+    build_id: str  # as it is in memory; empty if it cannot be read there
+
+    @property
+    def end(self) -> int:
+        """The address behind its last segment."""
+        return self.bias + max((load.vaddr + load.memsz for load in self.loads), default=0)
+
+
+class ModuleFinder:
+    """Finds the loaded ELF files of a target and what belongs to each.
+
+    *memory* needs to have only what is surely the target's own bytes: it is asked for ELF headers
+    and build ids. *inside* is an address in the program itself (AT_ENTRY or AT_PHDR), *exe* where
+    the program is on this machine, if somebody said.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        regions: Sequence[Region],
+        files: FileFinder,
+        inside: int | None = None,
+        exe: str = "",
+    ) -> None:
+        self._memory = memory
+        self._regions = regions
+        self._files = files
+        self._inside = inside
+        self._exe = exe or files.options.exe
+        self._modules: tuple[Module, ...] | None = None
+        self._images: dict[int, Image] = {}  # by the module's place in the list
+        self._main: Module | None = None
+        self.warnings: list[str] = []  # filled by the first call of modules()
+
+    def modules(self) -> Sequence[Module]:
+        """Return the loaded ELF files, in the order of their addresses."""
+        if self._modules is None:
+            self._modules = tuple(self._find())
+        return self._modules
+
+    def main(self) -> Module | None:
+        """Return the program itself; None if it cannot be told."""
+        self.modules()
+        return self._main
+
+    def rank(self, module: Module) -> int:
+        """Return how likely a module is to hold malloc, 0 first.
+
+        C libraries by name, then the program (it may be static), then the others; last is
+        libc_malloc_debug, which has a main_arena of its own that is not the one in use.
+        """
+        if _LIBC.search(module.path):
+            return 0
+        if _LIBC_MALLOC_DEBUG.search(module.path):
+            return 3
+        return 1 if module == self.main() else 2
+
+    def ranked(self) -> list[Module]:
+        """Return the modules, the likeliest to hold malloc first."""
+        return sorted(self.modules(), key=self.rank)
+
+    def file_of(self, path: str) -> str | None:
+        """Return the file behind mappings of *path*; None: it is no module, so nothing is known.
+
+        Empty if it is a module whose file is not at hand, or is another one.
+        """
+        files = {module.file for module in self.modules() if module.path == path}
+        return files.pop() if len(files) == 1 else ("" if files else None)
+
+    def image(self, module: Module) -> Image | None:
+        """Return how a module was loaded; None if it is none of these."""
+        for number, known in enumerate(self.modules()):
+            if known == module:
+                return self._images.get(number)
+        return None
+
+    def search(self, module: Module, pattern: bytes, limit: int, memory: Memory) -> bytes | None:
+        """Return up to *limit* bytes of what a module loaded read only, from *pattern* on."""
+        image = self.image(module)
+        for load in image.loads if image else ():
+            if "w" in load.perms:
+                continue
+            start = (image.bias if image else 0) + load.vaddr
+            found = _search(memory, start, start + min(load.memsz, MOST_SEARCHED), pattern, limit)
+            if found is not None:
+                return found
+        return None
+
+    # --- finding ---------------------------------------------------------------------------------
+
+    def _find(self) -> Iterator[Module]:
+        wrong: list[str] = []
+        for number, (region, image) in enumerate(self._candidates()):
+            is_main = self._is_main(image)
+            path = region.path or f"[{region.start:#x}]"
+            found = self._files.find(region.path, image.build_id, self._exe if is_main else "")
+            build_id = image.build_id or found.build_id
+            debug = self._files.debug_file(found.path, path, build_id)
+            module = Module(path, image.bias, build_id, found.path, debug)
+            if found.other:
+                wrong.append(found.other)
+            if is_main:
+                self._main = module
+            self._images[number] = image
+            yield module
+        if wrong:
+            self.warnings.append(_say_wrong(wrong))
+
+    def _is_main(self, image: Image) -> bool:
+        if self._inside is None:
+            return False
+        return any(
+            image.bias + load.vaddr <= self._inside < image.bias + load.vaddr + load.memsz
+            for load in image.loads
+        )
+
+    def _candidates(self) -> Iterator[tuple[Region, Image]]:
+        """Yield mappings that start with an ELF header, with what was loaded there."""
+        named = any(not region.anonymous for region in self._regions)
+        ends: dict[str, int] = {}  # of the image found last, by path
+        count = 0
+        for region in self._regions:
+            if region.offset or (named and region.anonymous) or count >= MOST_MODULES:
+                continue
+            if region.start < ends.get(region.path, 0):
+                continue  # the first page once more, as the start of small data
+            image = self._image_in_memory(region) or self._image_of_file(region)
+            if image is not None:
+                count += 1
+                ends[region.path] = image.end
+                yield region, image
+
+    def _image_in_memory(self, region: Region) -> Image | None:
+        try:
+            if self._memory.read(region.start, 4) != MAGIC:
+                return None
+            page = self._memory.read(region.start, min(PAGE, region.size))
+            header = read_header(page)
+            loads = _loads(page, header)
+        except (MemoryFault, BadElf):
+            return None
+        bias = _bias(region.start, loads)
+        if bias is None:
+            return None
+        return Image(header, loads, bias, self._build_id(page, header, bias))
+
+    def _build_id(self, page: bytes, header: Header, bias: int) -> str:
+        for note in read_segments(page, header):
+            if note.type != PT_NOTE:
+                continue
+            try:
+                data = self._memory.read(bias + note.vaddr, min(note.memsz, MOST_NOTE))
+            except MemoryFault:
+                continue
+            found = build_id_of_notes(memoryview(data), header.prefix, note.align)
+            if found:
+                return found
+        return ""
+
+    def _image_of_file(self, region: Region) -> Image | None:
+        """Return the image by the file: for a core that left even the ELF headers out."""
+        try:
+            self._memory.read(region.start, 4)
+        except MemoryFault:
+            pass
+        else:
+            return None  # it was readable, and was not an ELF header
+        for place in self._files.candidates(region.path):
+            if self._files.build_id(place) is None:
+                continue
+            data = self._files.open(place)
+            if data is None:
+                continue
+            try:
+                header = read_header(data)
+                loads = _loads(data, header)
+            except BadElf:
+                continue
+            bias = _bias(region.start, loads)
+            return None if bias is None else Image(header, loads, bias, "")
+        return None
+
+
+def _loads(data: Bytes, header: Header) -> tuple[Segment, ...]:
+    return tuple(s for s in read_segments(data, header) if s.type == PT_LOAD)
+
+
+def _bias(start: int, loads: Sequence[Segment]) -> int | None:
+    """Return the load bias of a file whose first bytes are mapped at *start*."""
+    for load in loads:
+        if load.offset < PAGE:
+            return start - (load.vaddr - load.offset)
+    return None
+
+
+def _say_wrong(files: Sequence[str]) -> str:
+    first = next((f for f in files if _LIBC.search(f)), files[0])
+    others = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    return (
+        f"{os.path.basename(first)}{others}: the file at hand ({first}) is not the one that the "
+        "target has mapped, the build ids differ; it is not used. Say where the target's files "
+        "are with --sysroot DIR"
+    )
+
+
+def _search(memory: Memory, start: int, end: int, pattern: bytes, limit: int) -> bytes | None:
+    """Search the readable parts of a range."""
+    here = start
+    while here < end:
+        upto = min(here + STEP, end)
+        try:
+            data = bytes(memory.view(here, upto))
+        except MemoryFault as fault:
+            gap = fault.address if here < fault.address < upto else here
+            data = memory.read(here, gap - here) if gap > here else b""
+            upto = (gap & -PAGE) + PAGE
+        at = data.find(pattern)
+        if at >= 0:
+            return _up_to(memory, here + at, min(limit, end - here - at), data[at:])
+        here = upto if upto >= end or len(data) < STEP else upto - len(pattern)
+    return None
+
+
+def _up_to(memory: Memory, address: int, size: int, known: bytes) -> bytes:
+    """Return *size* bytes, or what is known of them if not all can be read."""
+    try:
+        return memory.read(address, size)
+    except MemoryFault:
+        return known[:size]
