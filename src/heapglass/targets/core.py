@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from mmap import ACCESS_READ, mmap
 from typing import NamedTuple
 
@@ -25,12 +25,12 @@ from .elf import (
 )
 from .files import FileFinder, close_map
 from .modules import ModuleFinder
-from .notes import CoreNotes, MappedFile, read_core_notes
+from .notes import AT_ENTRY, CoreNotes, MappedFile, read_core_notes
 from .options import OpenOptions
 from .pieces import Backing, Piece, PieceMemory
 from .symbols import SymbolFinder
 
-AT_ENTRY, AT_SYSINFO_EHDR = 9, 33
+AT_SYSINFO_EHDR = 33
 NOT_DUMPED = "the core left it out"
 CUT_OFF = "the core is cut off before it"
 
@@ -93,20 +93,18 @@ class CoreSource:
         """Yield the pieces that the core does not have, each with where else it may be."""
         starts = [region.start for region in regions]
         for one in ranges:
-            here = one.start + one.have
+            here = one.start + one.dumped
+            if one.have < one.dumped:  # written by the program: a file is no substitute
+                yield Piece(one.start + one.have, here, None, why=CUT_OFF)
             number = max(0, bisect_right(starts, here) - 1)
             while here < one.end and number < len(regions):
                 region = regions[number]
+                if here < region.end:
+                    yield self._left_out(here, min(one.end, region.end), region)
+                    here = region.end
                 number += 1
-                upto = min(one.end, region.end)
-                if upto > here:
-                    yield self._missing_piece(here, upto, region, one)
-                    here = upto
 
-    def _missing_piece(self, start: int, end: int, region: Region, one: _Range) -> Piece:
-        if start < one.start + one.dumped:  # it was in the core, and may differ from the file
-            cut = min(end, one.start + one.dumped)
-            return Piece(start, end if cut == end else cut, None, why=CUT_OFF)
+    def _left_out(self, start: int, end: int, region: Region) -> Piece:
         if region.anonymous:
             return Piece(start, end, None, why=NOT_DUMPED)
         if "w" in region.perms:
@@ -192,9 +190,7 @@ def _not_a_core(header: Header) -> tuple[str, str]:
     return f"it is {kind}, not a core", "name a core file, and the program with --exe FILE"
 
 
-def _ranges(
-    segments: Iterable[Segment], size: int, word: int, warnings: list[str]
-) -> list[_Range]:
+def _ranges(segments: Iterable[Segment], size: int, word: int, warnings: list[str]) -> list[_Range]:
     """Return the PT_LOADs, ascending; overlaps and what is outside of the machine are cut."""
     ranges: list[_Range] = []
     highest, here = 1 << 8 * word, 0
@@ -241,38 +237,55 @@ def _dumped(ranges: Iterable[_Range], data: mmap) -> Iterator[Piece]:
 
 
 def _regions(
-    ranges: Sequence[_Range], files: Sequence[MappedFile], auxv: dict[int, int]
+    ranges: Sequence[_Range], mapped: Sequence[MappedFile], auxv: dict[int, int]
 ) -> list[Region]:
     """Return the mappings: PT_LOADs, split where NT_FILE has other borders, and the rest of it."""
+    files: list[MappedFile] = []
+    for file in mapped:
+        here = max(file.start, files[-1].end if files else 0)
+        if here < file.end:
+            files.append(file._replace(start=here, offset=file.offset + here - file.start))
+    file_starts = [file.start for file in files]
+    range_starts = [one.start for one in ranges]
+    vdso = auxv.get(AT_SYSINFO_EHDR, 0)
     found: list[Region] = []
-    number = covered = 0
-    vdso = auxv.get(AT_SYSINFO_EHDR)
     for one in ranges:
-        here = one.start
-        while number < len(files) and files[number].start < one.end:
-            file = files[number]
-            low, high = max(file.start, here), min(file.end, one.end)
-            before = max(file.start, covered)
-            if before < min(here, file.end):  # no PT_LOAD has it
-                found.append(_part(file, before, min(here, file.end), "rw-"))
-            if low < high:
-                if here < low:
-                    found.append(Region(here, low, one.perms))
-                found.append(_part(file, low, high, one.perms))
-                here = high
-            if file.end > one.end:
-                break
-            number += 1
-        if here < one.end:
-            path = "[vdso]" if vdso and here <= vdso < one.end else ""
-            found.append(Region(here, one.end, one.perms, path))
-        covered = one.end
-    for file in files[number:]:
-        low = max(file.start, covered)
-        if low < file.end:
-            found.append(_part(file, low, file.end, "rw-"))
-            covered = file.end
-    return found
+        first = max(0, bisect_right(file_starts, one.start) - 1)
+        found += _split(one, islice(files, first, None), vdso)
+    for file in files:
+        first = max(0, bisect_right(range_starts, file.start) - 1)
+        found += _uncovered(file, islice(ranges, first, None))
+    return sorted(found)
+
+
+def _split(one: _Range, files: Iterable[MappedFile], vdso: int) -> Iterator[Region]:
+    """Yield the regions of a PT_LOAD."""
+    here = one.start
+    for file in files:
+        if file.start >= one.end:
+            break
+        if file.end <= here:
+            continue
+        if file.start > here:
+            yield Region(here, file.start, one.perms)
+            here = file.start
+        yield _part(file, here, min(file.end, one.end), one.perms)
+        here = min(file.end, one.end)
+    if here < one.end:
+        yield Region(here, one.end, one.perms, "[vdso]" if here <= vdso < one.end else "")
+
+
+def _uncovered(file: MappedFile, ranges: Iterable[_Range]) -> Iterator[Region]:
+    """Yield the parts of a mapping that no PT_LOAD has; what they allow is not known."""
+    here = file.start
+    for one in ranges:
+        if one.start >= file.end:
+            break
+        if one.start > here:
+            yield _part(file, here, one.start, "rw-")
+        here = max(here, one.end)
+    if here < file.end:
+        yield _part(file, here, file.end, "rw-")
 
 
 def _part(file: MappedFile, start: int, end: int, perms: str) -> Region:

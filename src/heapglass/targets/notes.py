@@ -16,6 +16,7 @@ from .elf import Note
 
 NT_PRSTATUS, NT_PRPSINFO, NT_AUXV, NT_FILE = 1, 3, 6, 0x46494C45
 NT_386_TLS, NT_ARM_TLS = 0x200, 0x401
+AT_ENTRY = 9  # of the auxiliary vector: the first instruction of the program itself
 MOST_FILES = 1 << 21
 MOST_AUXV = 1 << 10
 FNAME_AND_ARGS = 16 + 16 + 80  # struct elf_prpsinfo, from pr_pid on: four ids, pr_fname, pr_psargs
@@ -95,8 +96,8 @@ def read_core_notes(notes: Iterable[Note], machine: Machine) -> CoreNotes:
     found.threads = [by_id[number] for number in sorted(by_id)]
     if len(by_id) < len(threads):
         found.warnings.append(
-            f"{len(threads) - len(by_id)} of {len(threads)} NT_PRSTATUS notes are damaged or repeat "
-            "a thread id; they are left out"
+            f"{len(threads) - len(by_id)} of {len(threads)} NT_PRSTATUS notes are damaged or "
+            "repeat a thread id; they are left out"
         )
     return found
 
