@@ -1,0 +1,142 @@
+"""The little of Linux that malloc asks for: brk, mmap top-down, mremap, mprotect, madvise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Optional
+
+from .space import Space
+
+PMD = 2 << 20  # what a huge page covers
+
+
+class Kernel:
+    """Break and mappings of one process; failures can be ordered.
+
+    *reserved* are ranges that something else has: nothing is mapped there.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        brk: int,
+        mmap_top: int,
+        page_size: int = 4096,
+        reserved: Sequence[tuple[int, int]] = (),
+        thp_aligned: bool = False,
+    ) -> None:
+        self.space = space
+        self.page_size = page_size
+        self.start_brk = self.brk = brk
+        self.mmap_top = mmap_top
+        self.reserved = sorted(reserved)
+        self.thp_aligned = thp_aligned  # Linux 6.7 and later: whole huge pages are aligned
+        self.brk_blocked = False  # every growth of the break fails
+        self.failing_mmaps = 0  # so many mmaps fail next; -1: all of them
+
+    def page_up(self, size: int) -> int:
+        """Round up to whole pages."""
+        return (size + self.page_size - 1) & -self.page_size
+
+    # --- the break ----------------------------------------------------------------------------
+
+    def sbrk(self, delta: int) -> Optional[int]:
+        """Move the break; return where it was, None where the kernel refuses."""
+        old, new = self.brk, self.brk + delta
+        if delta == 0:
+            return old
+        if new < self.start_brk or new > self.mmap_top:
+            return None
+        if delta > 0 and (self.brk_blocked or self._in_the_way(old, new)):
+            return None
+        old_end, new_end = self.page_up(old), self.page_up(new)
+        if new_end > old_end:
+            self._extend(old_end, new_end)
+        elif new_end < old_end:
+            self.space.unmap(new_end, old_end)
+        self.brk = new
+        return old
+
+    def _in_the_way(self, old: int, new: int) -> bool:
+        start, end = self.page_up(old), self.page_up(new) + self.page_size
+        return start < end and any(low < end and start < high for low, high in self._taken())
+
+    def _extend(self, start: int, end: int) -> None:
+        one = self.space.mapping_at(start - 1)
+        if one is not None and one.name == "[heap]" and one.end == start:
+            self.space.grow(one, end)
+        else:
+            self.space.map(start, end, "rw-", "[heap]")
+
+    # --- mappings -----------------------------------------------------------------------------
+
+    def _taken(self) -> list[tuple[int, int]]:
+        held = [(one.start, one.end) for one in self.space.mappings()]
+        return sorted([*held, *self.reserved]) if self.reserved else held
+
+    def mmap(self, size: int, perms: str = "rw-", hint: int = 0) -> Optional[int]:
+        """Map anonymous memory at *hint* if that is free, else where top-down puts it."""
+        if self.failing_mmaps:
+            self.failing_mmaps -= self.failing_mmaps > 0
+            return None
+        size = self.page_up(size)
+        if not 0 < size <= self.mmap_top:
+            return None
+        start = hint if hint and self._free(hint, hint + size) else self._gap(size)
+        if start is not None:
+            self.space.map(start, start + size, perms)
+        return start
+
+    def _free(self, start: int, end: int) -> bool:
+        return end <= self.space.most and not any(
+            low < end and start < high for low, high in self._taken()
+        )
+
+    def _gap(self, size: int) -> Optional[int]:
+        if self.thp_aligned and size >= PMD and size % PMD == 0:
+            start = self._highest(size + PMD)
+            if start is not None:
+                return (start & -PMD) + PMD
+        return self._highest(size)
+
+    def _highest(self, size: int) -> Optional[int]:
+        """Return the start of the highest room, at the upper end of its gap."""
+        end = self.mmap_top
+        for low, high in reversed(self._taken()):
+            if high <= end and end - high >= size:
+                return end - size
+            end = min(end, low)
+        return end - size if end - size >= 1 << 16 else None
+
+    def munmap(self, start: int, size: int) -> None:
+        """Take whole pages away; an address or size that is not a page's is refused."""
+        if start % self.page_size == 0 and size:
+            self.space.unmap(start, start + self.page_up(size))
+
+    def mremap(self, start: int, old: int, new: int) -> Optional[int]:
+        """Resize a mapping, moving it if it must grow and cannot (MREMAP_MAYMOVE)."""
+        if self.failing_mmaps:
+            self.failing_mmaps -= self.failing_mmaps > 0
+            return None
+        one = self.space.mapping_at(start)
+        if one is None or start + old > one.end:
+            return None
+        if new <= old:
+            self.space.unmap(start + new, start + old)
+            return start
+        if start + old == one.end and self._free(start + old, start + new):
+            self.space.grow(one, start + new)
+            return start
+        to = self._gap(new)
+        if to is not None:
+            self.space.move(start, start + old, to, new)
+        return to
+
+    def mprotect(self, start: int, size: int, perms: str) -> bool:
+        """Change permissions of whole pages."""
+        self.space.protect(start, start + self.page_up(size), perms)
+        return True
+
+    def discard(self, start: int, size: int) -> None:
+        """MADV_DONTNEED: the pages are zero from now on."""
+        self.space.discard(start, start + self.page_up(size))
