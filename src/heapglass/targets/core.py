@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from mmap import ACCESS_READ, mmap
@@ -13,6 +13,7 @@ from ..errors import BadTarget
 from ..memory import Region
 from ..source import Module, Symbol, Thread
 from .elf import (
+    MOST_NOTES,
     PT_LOAD,
     PT_NOTE,
     BadElf,
@@ -24,6 +25,7 @@ from .elf import (
     read_segments,
 )
 from .files import FileFinder, close_map
+from .linkmap import linked_names
 from .modules import ModuleFinder
 from .notes import AT_ENTRY, CoreNotes, MappedFile, read_core_notes
 from .options import OpenOptions
@@ -67,23 +69,28 @@ class CoreSource:
         regions = _regions(ranges, self._notes.files, self._notes.auxv)
         self._files = FileFinder(options)
         dumped = list(_dumped(ranges, self._data))
+        own = PieceMemory(dumped, regions)  # surely the target's: no file stands in for anything
         self._finder = ModuleFinder(
-            PieceMemory(dumped, regions), regions, self._files, self._notes.auxv.get(AT_ENTRY)
+            own,
+            regions,
+            self._files,
+            self._notes.auxv.get(AT_ENTRY),
+            names=lambda: linked_names(own, self.machine, self._notes.auxv),
+            warnings=self.warnings,
         )
-        self._symbols = SymbolFinder(self._finder, self._files)
         missing = self._missing(ranges, regions)
         self.memory = PieceMemory(chain(dumped, missing), regions)
-        self._module_warnings_said = False
+        self._symbols = SymbolFinder(self._finder, self._files, self.memory)
 
     def _read_notes(self, segments: Iterable[Segment], header: Header) -> CoreNotes:
         def notes() -> Iterator[Note]:
             for segment in segments:
                 if segment.type == PT_NOTE:
                     desc = view[segment.offset : segment.offset + segment.filesz]
-                    yield from read_notes(desc, header.prefix, 4)
+                    yield from read_notes(desc, header.prefix)
 
         view = memoryview(self._data)
-        found = read_core_notes(notes(), header.machine)
+        found = read_core_notes(islice(notes(), MOST_NOTES), header.machine)
         self.warnings += found.warnings
         if not found.threads:
             self.warnings.append("the core names no thread (NT_PRSTATUS): it is cut or damaged")
@@ -134,11 +141,7 @@ class CoreSource:
 
     def modules(self) -> Sequence[Module]:
         """Return the loaded ELF files; the first call adds to `warnings`."""
-        found = self._finder.modules()
-        if not self._module_warnings_said:
-            self._module_warnings_said = True
-            self.warnings += self._finder.warnings
-        return found
+        return self._finder.modules()
 
     def symbols(self, name: str) -> Sequence[Symbol]:
         """Return every definition of *name*; see `SymbolFinder.symbols`."""
@@ -146,7 +149,7 @@ class CoreSource:
 
     def file_bytes(self, module: Module, pattern: bytes, limit: int) -> bytes | None:
         """Return bytes of a module's file, or of its memory, from *pattern* on."""
-        return self._symbols.file_bytes(module, pattern, limit, self.memory)
+        return self._symbols.file_bytes(module, pattern, limit)
 
     def close(self) -> None:
         """Let the core and all files go. What still has a view keeps its bytes."""
@@ -251,10 +254,12 @@ def _regions(
     found: list[Region] = []
     for one in ranges:
         first = max(0, bisect_right(file_starts, one.start) - 1)
-        found += _split(one, islice(files, first, None), vdso)
+        after = bisect_left(file_starts, one.end)
+        found += _split(one, files[first:after], vdso)
     for file in files:
         first = max(0, bisect_right(range_starts, file.start) - 1)
-        found += _uncovered(file, islice(ranges, first, None))
+        after = bisect_left(range_starts, file.end)
+        found += _uncovered(file, ranges[first:after])
     return sorted(found)
 
 
@@ -262,8 +267,6 @@ def _split(one: _Range, files: Iterable[MappedFile], vdso: int) -> Iterator[Regi
     """Yield the regions of a PT_LOAD."""
     here = one.start
     for file in files:
-        if file.start >= one.end:
-            break
         if file.end <= here:
             continue
         if file.start > here:
@@ -279,8 +282,6 @@ def _uncovered(file: MappedFile, ranges: Iterable[_Range]) -> Iterator[Region]:
     """Yield the parts of a mapping that no PT_LOAD has; what they allow is not known."""
     here = file.start
     for one in ranges:
-        if one.start >= file.end:
-            break
         if one.start > here:
             yield _part(file, here, one.start, "rw-")
         here = max(here, one.end)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from ..errors import MemoryFault
@@ -52,7 +52,8 @@ class ModuleFinder:
 
     *memory* needs to have only what is surely the target's own bytes: it is asked for ELF headers
     and build ids. *inside* is an address in the program itself (AT_ENTRY or AT_PHDR), *exe* where
-    the program is on this machine, if somebody said.
+    the program is on this machine, if somebody said. *names* is asked for paths by load bias where
+    the regions have none. *warnings* gets what the user should know, when modules() is first asked.
     """
 
     def __init__(
@@ -62,16 +63,19 @@ class ModuleFinder:
         files: FileFinder,
         inside: int | None = None,
         exe: str = "",
+        names: Callable[[], dict[int, str]] | None = None,
+        warnings: list[str] | None = None,
     ) -> None:
         self._memory = memory
         self._regions = regions
         self._files = files
         self._inside = inside
         self._exe = exe or files.options.exe
+        self._names = names
         self._modules: tuple[Module, ...] | None = None
         self._images: dict[int, Image] = {}  # by the module's place in the list
         self._main: Module | None = None
-        self.warnings: list[str] = []  # filled by the first call of modules()
+        self._warnings = [] if warnings is None else warnings
 
     def modules(self) -> Sequence[Module]:
         """Return the loaded ELF files, in the order of their addresses."""
@@ -131,10 +135,14 @@ class ModuleFinder:
 
     def _find(self) -> Iterator[Module]:
         wrong: list[str] = []
+        names: dict[int, str] | None = None
         for number, (region, image) in enumerate(self._candidates()):
             is_main = self._is_main(image)
-            path = region.path or f"[{region.start:#x}]"
-            found = self._files.find(region.path, image.build_id, self._exe if is_main else "")
+            if region.anonymous and names is None:
+                names = self._names() if self._names is not None else {}
+            path = region.path or (names or {}).get(image.bias) or f"[{region.start:#x}]"
+            first = self._exe if is_main else self._files.mapped(region)
+            found = self._files.find(path, image.build_id, first)
             build_id = image.build_id or found.build_id
             debug = self._files.debug_file(found.path, path, build_id)
             module = Module(path, image.bias, build_id, found.path, debug)
@@ -145,7 +153,7 @@ class ModuleFinder:
             self._images[number] = image
             yield module
         if wrong:
-            self.warnings.append(_say_wrong(wrong))
+            self._warnings.append(_say_wrong(wrong))
 
     def _is_main(self, image: Image) -> bool:
         if self._inside is None:
