@@ -8,7 +8,7 @@ from heapglass.errors import MemoryFault
 from heapglass.heap.target import HeapThread
 from heapglass.memory import Region
 
-from .made import ARENA, BASE, MadeHeap
+from .made import ARENA, BASE, MP, MadeHeap
 
 ORDERS = [(8, "little"), (8, "big"), (4, "little"), (4, "big")]
 
@@ -23,6 +23,15 @@ def test_chunks_of_any_word_size_and_byte_order(word, order):
     assert [chunk.address for chunk in chunks] == [*made.chunks, made.top]
     assert [chunk.size for chunk in chunks][:3] == [0x20, 0x30, 0x40]
     assert [chunk.state for chunk in chunks] == ["used", "free", "used", "top"]
+
+
+def test_the_first_chunk_behind_an_odd_break_is_aligned():
+    made = MadeHeap([0x31, 0x21, 0x31])
+    made.set_word(MP + made.layout.structs["malloc_par"].offset("sbrk_base"), BASE + 0x2B)
+
+    chunks = list(made.heap().every_chunk())
+
+    assert [chunk.address for chunk in chunks] == [*made.chunks[1:], made.top]
 
 
 def test_an_overwritten_size_is_corrupt_and_the_walk_goes_on_at_the_next_proven_chunk():
