@@ -165,6 +165,19 @@ def _compiler(runtime: Runtime, program: str, result: Path) -> list[str]:
     ]
 
 
+def wait_for_report(fifo: Path, report: Path) -> None:
+    """Copy what a program writes to *fifo* to the file *report*, until its report is whole.
+
+    :raises ValueError: if the program ends before that.
+    """
+    with fifo.open() as reading, report.open("w") as writing:
+        for line in reading:
+            writing.write(line)
+            if line == "end\n":
+                return
+    raise ValueError(f"{report}: the program ended before its report")
+
+
 def read_report(path: Path) -> Report:
     """Read what a program wrote.
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Sessions
 from programs import ARCHES, CASES, RELEASES, Case
 from session import DOORS, XML, Answers, Session
+from sessions import Sessions
 
 Row = dict[str, Any]
 Record = Callable[[str, object], None]

@@ -17,7 +17,16 @@ from pathlib import Path
 import pytest
 import session
 import witness
-from programs import ARCHES, RELEASES, MissingRuntime, Runtime, build, find_runtime, read_report
+from programs import (
+    ARCHES,
+    RELEASES,
+    MissingRuntime,
+    Runtime,
+    build,
+    find_runtime,
+    read_report,
+    wait_for_report,
+)
 
 LOOKING = re.compile(r"ptrace\(PTRACE_(PEEK|GET)")
 TOUCHING = "ptrace,pwrite64,pwritev,pwritev2,process_vm_writev,kill,tkill,tgkill,rt_tgsigqueueinfo"
@@ -38,9 +47,7 @@ def stopped(runtime: Runtime, tmp_path: Path) -> Iterator[int]:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     with subprocess.Popen([str(build(runtime, "threads")), str(fifo)]) as process:
-        with fifo.open() as reading:  # until the last line: an event, not a time
-            lines = [*iter(reading.readline, "end\n"), "end\n"]
-        (tmp_path / "report").write_text("".join(lines))
+        wait_for_report(fifo, tmp_path / "report")
         process.send_signal(signal.SIGSTOP)
         os.waitpid(process.pid, os.WUNTRACED)
         yield process.pid
