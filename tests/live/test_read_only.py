@@ -96,7 +96,10 @@ def test_no_command_in_gdb_writes_or_resumes(
     during = trace.partition("heapglass ends")[0].splitlines()[1:-1]
 
     assert after == before
-    assert set(json.loads(answers.read_text())) == set(session.plan(read_report(report)))
+    said = session.Answers(json.loads(answers.read_text()))
+    truth = read_report(report)
+    assert set(said.text) == set(session.plan(truth))
+    assert session.blocks_in_use(said.document("chunks --all")) == truth.blocks()
     assert [line for line in during if touches(line)] == []
 
 
@@ -124,7 +127,10 @@ def test_no_command_in_the_shell_writes_or_resumes(
     opened = [line for line in trace if f"/proc/{stopped}/" in line]
 
     assert witness.state(stopped) == before
-    assert set(json.loads(answers.read_text())) == set(session.plan(read_report(report)))
+    said = session.Answers(json.loads(answers.read_text()))
+    truth = read_report(report)
+    assert set(said.text) == set(session.plan(truth))
+    assert session.blocks_in_use(said.document("chunks --all")) == truth.blocks()
     assert f"/proc/{stopped}/mem" in "".join(opened)
     assert [line for line in opened if "O_RDONLY" not in line] == []
     assert [line for line in trace if re.search(rf"\b({TOUCHING.replace(',', '|')})\(", line)] == []
