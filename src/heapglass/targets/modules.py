@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -73,9 +74,16 @@ class ModuleFinder:
         self._exe = exe or files.options.exe
         self._names = names
         self._modules: tuple[Module, ...] | None = None
-        self._images: dict[int, Image] = {}  # by the module's place in the list
+        self._images: tuple[tuple[Region, Image], ...] | None = None
+        self._starts: list[int] | None = None  # of the images
         self._main: Module | None = None
         self._warnings = [] if warnings is None else warnings
+
+    def images(self) -> Sequence[tuple[Region, Image]]:
+        """Return the mappings that start with an ELF header, with what was loaded there."""
+        if self._images is None:
+            self._images = tuple(self._find_images())
+        return self._images
 
     def modules(self) -> Sequence[Module]:
         """Return the loaded ELF files, in the order of their addresses."""
@@ -114,10 +122,24 @@ class ModuleFinder:
 
     def image(self, module: Module) -> Image | None:
         """Return how a module was loaded; None if it is none of these."""
-        for number, known in enumerate(self.modules()):
-            if known == module:
-                return self._images.get(number)
-        return None
+        known = zip(self.modules(), self.images())
+        return next((image for one, (_, image) in known if one == module), None)
+
+    def perms_of(self, region: Region) -> str:
+        """Return what a program header allows where *region*, a part of a file, is mapped.
+
+        "rw-" if that is not known: nothing that may have been written is taken for constant.
+        """
+        images = self.images()
+        if self._starts is None:
+            self._starts = [start.start for start, _ in images]
+        number = bisect_right(self._starts, region.start) - 1
+        if number < 0 or images[number][0].path != region.path:
+            return "rw-"
+        image = images[number][1]
+        at = region.start - image.bias
+        parts = (x for x in image.loads if x.vaddr & -PAGE <= at < x.vaddr + x.memsz)
+        return next((load.perms for load in parts), "rw-")
 
     def search(self, module: Module, pattern: bytes, limit: int, memory: Memory) -> bytes | None:
         """Return up to *limit* bytes of what a module loaded read only, from *pattern* on."""
@@ -136,7 +158,7 @@ class ModuleFinder:
     def _find(self) -> Iterator[Module]:
         wrong: list[str] = []
         names: dict[int, str] | None = None
-        for number, (region, image) in enumerate(self._candidates()):
+        for region, image in self.images():
             is_main = self._is_main(image)
             if region.anonymous and names is None:
                 names = self._names() if self._names is not None else {}
@@ -150,7 +172,6 @@ class ModuleFinder:
                 wrong.append(found.other)
             if is_main:
                 self._main = module
-            self._images[number] = image
             yield module
         if wrong:
             self._warnings.append(_say_wrong(wrong))
@@ -163,8 +184,7 @@ class ModuleFinder:
             for load in image.loads
         )
 
-    def _candidates(self) -> Iterator[tuple[Region, Image]]:
-        """Yield mappings that start with an ELF header, with what was loaded there."""
+    def _find_images(self) -> Iterator[tuple[Region, Image]]:
         named = any(not region.anonymous for region in self._regions)
         ends: dict[str, int] = {}  # of the image found last, by path
         count = 0
