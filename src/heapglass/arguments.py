@@ -49,13 +49,16 @@ def find_command(name: str) -> Command:
 class _Parser(argparse.ArgumentParser):
     """A parser that raises instead of printing and leaving."""
 
+    said = ""  # the usage, for the hint
+
     def error(self, message: str) -> NoReturn:
-        raise BadRequest(f"{self.prog}: {message}", self.format_usage().strip().replace("\n", " "))
+        raise BadRequest(f"{self.prog}: {message}", self.said)
 
 
 def parser(command: Command, convert: Evaluate = evaluate) -> argparse.ArgumentParser:
     """Return the parser of a command; *convert* turns addresses and numbers into integers."""
     made = _Parser(prog=command.name, add_help=False, allow_abbrev=False)
+    made.said = f"usage: {usage(command)}"
     for argument in (*command.arguments, *COMMON):
         _add(made, argument, convert)
     return made
