@@ -111,9 +111,9 @@ class Core:
         if self.count_in_section:
             wide = "IIQQQQIIQQ" if self.word == 8 else "IIIIIIIIII"
             section = self.pack(wide, 0, 0, 0, 0, 0, 0, 0, count, 0, 0)
-        return self._ehdr(0xFFFF if section else count, shoff) + headers + section + body
+        return self.file_header(0xFFFF if section else count, shoff) + headers + section + body
 
-    def _ehdr(self, phnum: int, shoff: int) -> bytes:
+    def file_header(self, phnum: int, shoff: int) -> bytes:
         machine, word, order = MACHINES[self.abi]
         ident = b"\x7fELF" + bytes([word // 4, 1 if order == "little" else 2, 1]) + bytes(9)
         ehsize, phsize, shsize = (64, 56, 64) if word == 8 else (52, 32, 40)

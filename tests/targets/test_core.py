@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -184,9 +186,9 @@ def test_a_damaged_core_is_read_or_refused_in_one_line(
 
 
 def test_overlapping_segments_are_cut_and_said(tmp_path: Path) -> None:
-    core = Core(loads=[Load(HEAP, b"a" * PAGE), Load(HEAP + 16, b"b" * PAGE)])
+    core = Core(loads=[Load(HEAP, b"a" * PAGE), Load(HEAP + 16, b"b" * (PAGE - 8) + b"12345678")])
     with open_bytes(core.build(), tmp_path) as source:
-        assert source.memory.read(HEAP, PAGE + 16) == b"a" * PAGE + b"b" * 16
+        assert source.memory.read(HEAP, PAGE + 16) == b"a" * PAGE + b"b" * 8 + b"12345678"
         assert "1 segments of the core overlap" in source.warnings[-1]
 
 
@@ -298,13 +300,24 @@ def test_what_a_cut_core_had_never_comes_from_a_file(mapped: Path, tmp_path: Pat
         assert "the core is cut off: 4096 bytes of 1 segments" in source.warnings[-1]
 
 
-def test_a_pipe_or_device_that_a_core_names_is_not_opened(tmp_path: Path) -> None:
+def test_a_pipe_or_device_that_a_core_names_is_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true_open, opened = os.open, list[str]()
+
+    def watched(path: str, *rest: Any, **named: Any) -> int:
+        opened.append(str(path))
+        return true_open(path, *rest, **named)
+
+    monkeypatch.setattr(os, "open", watched)
     for path in ("/dev/zero", str(tmp_path), "relative", "/nowhere/at/all", "/\udcff"):
         core = with_file("PATH")
         core.notes = core.notes.replace(b"PATH", path.encode("utf-8", "surrogateescape")[:4])
         core = with_file(path) if path.isascii() else core
         with open_bytes(core.build(), tmp_path) as source, pytest.raises(MemoryFault):
             source.memory.read(LIBRARY + PAGE, 1)
+    assert str(tmp_path / "core") in opened
+    assert "/dev/zero" not in opened
 
 
 def test_mappings_with_other_borders_split_the_segments(tmp_path: Path) -> None:

@@ -193,6 +193,16 @@ def test_a_file_mapped_as_data_is_no_module(tmp_path: Path) -> None:
         assert source.modules() == ()
 
 
+def test_a_first_page_that_is_mapped_twice_is_one_module(library: Library, tmp_path: Path) -> None:
+    core = Core()
+    core.loads, rows = loaded(library.full)
+    middle = core.loads[1].start
+    core.loads = [core.loads[0], Load(middle, core.loads[0].data, PAGE), *core.loads[2:]]
+    core.notes = core.files(rows[0], (middle, middle + PAGE, 0, PATH), *rows[2:])
+    with open_bytes(core.build(), tmp_path, NOWHERE) as source:
+        assert [m.base for m in source.modules()] == [BASE]
+
+
 def test_the_c_library_is_asked_first_and_malloc_debug_last(
     library: Library, tmp_path: Path
 ) -> None:
@@ -268,7 +278,9 @@ def linked_core(library: Library, abi: str = "x86_64") -> Core:
     rows = core.pack("IIQQQQQQ", 6, 4, 0, 64, 0, 0, 0, 8) + core.pack(
         "IIQQQQQQ", 2, 6, 0, 0x200, 0, 0, 0, 8
     )
+    rows += core.pack("IIQQQQQQ", 1, 4, 0, 0, 0, PAGE, PAGE, PAGE)
     page = bytearray(PAGE)
+    page[:64] = Core(abi, type=3).file_header(3, 0)
     page[64 : 64 + len(rows)] = rows
     dynamic = core.pack("WWWWWW", 1, 1, 21, at + 0x300, 0, 0)
     page[0x200 : 0x200 + len(dynamic)] = dynamic
@@ -279,7 +291,7 @@ def linked_core(library: Library, abi: str = "x86_64") -> Core:
     page[0x600:0x60C] = b"/bin/program"
     loads, _ = loaded(library.full)
     core.loads = [Load(at, bytes(page)), *loads]
-    core.notes = core.auxv((3, phdr), (5, 2), (31, at + 0x600))
+    core.notes = core.auxv((3, phdr), (5, 3), (9, at), (31, at + 0x600))
     return core
 
 
@@ -288,7 +300,10 @@ def test_names_come_from_the_linker_where_the_core_has_none(
 ) -> None:
     root = library.in_root(tmp_path, library.full)
     with open_bytes(linked_core(library).build(), tmp_path, options(root)) as source:
-        assert [(m.path, m.base, bool(m.file)) for m in source.modules()] == [(PATH, BASE, True)]
+        assert [(m.path, m.base, bool(m.file)) for m in source.modules()] == [
+            ("/bin/program", 0x40_0000, False),
+            (PATH, BASE, True),
+        ]
         assert [s.module for s in source.symbols("main_arena")] == [PATH]
 
 
@@ -299,7 +314,7 @@ def test_without_the_chain_a_module_is_named_by_its_address(
     core = linked_core(library)
     core.notes = core.auxv(*auxv)
     with open_bytes(core.build(), tmp_path, NOWHERE) as source:
-        (module,) = source.modules()
+        _, module = source.modules()
         assert (module.path, module.build_id) == (f"[{BASE:#x}]", BUILD_ID)
 
 

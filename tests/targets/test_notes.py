@@ -105,9 +105,10 @@ def test_registers_that_are_cut_off_are_not_known(tmp_path: Path) -> None:
 
 def test_notes_of_others_are_not_taken_for_the_kernels(tmp_path: Path) -> None:
     core = made("x86_64")
-    core.notes = core.note(1, bytes(400), b"FreeBSD\0") + core.note(6, bytes(16), b"GNU\0")
+    core.notes = core.note(1, b"\1" * 400, b"FreeBSD\0") + core.note(6, b"\1" * 16, b"GNU\0")
     with open_bytes(core.build(), tmp_path) as source:
         assert list(source.threads()) == []
+        assert source.auxv() == {}
 
 
 @pytest.mark.parametrize(

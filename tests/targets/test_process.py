@@ -117,6 +117,31 @@ def test_a_program_that_was_deleted_is_still_read(program: Path, tmp_path: Path)
         process.kill()
 
 
+def test_a_library_that_was_replaced_is_read_as_it_was(program: Path, tmp_path: Path) -> None:
+    code, library = tmp_path / "code.c", tmp_path / "library.so"
+    gcc = ("gcc", "-shared", "-fPIC", "-Wl,--build-id", "-o", str(library), str(code))
+    code.write_text("int preloaded = 5;\n")
+    subprocess.run(gcc, check=True)
+    with subprocess.Popen(
+        [program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "LD_PRELOAD": str(library)},
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        code.write_text("char other[100] = {1}; int preloaded = 6;\n")
+        library.unlink()
+        subprocess.run(gcc, check=True)
+        with opened(process) as source:
+            (symbol,) = source.symbols("preloaded")
+            assert source.memory.read(symbol.value, 4) == (5).to_bytes(4, "little")
+            module = next(m for m in source.modules() if m.path.startswith(str(library)))
+            assert module.file.startswith(f"/proc/{process.pid}/map_files/")
+            assert source.warnings == [RUNNING]
+        process.kill()
+
+
 def test_what_is_not_mapped_is_a_fault(started: tuple[Process, int, int]) -> None:
     process, _, large = started
     with opened(process) as source:
@@ -136,6 +161,8 @@ def test_what_is_not_mapped_is_a_fault(started: tuple[Process, int, int]) -> Non
                 memory.read(address, size)
             with pytest.raises(MemoryFault):
                 memory.view(address, address + size)
+        with pytest.raises(MemoryFault, match="more than the process has mapped"):
+            memory.view(large, large + (1 << 46))
         with pytest.raises(MemoryFault) as caught:
             memory.view(gap - 4096, gap + 4096)
         assert caught.value.address == gap
