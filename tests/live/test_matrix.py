@@ -129,7 +129,11 @@ def test_every_door_says_the_same(session: Session) -> None:
 
 def _without_the_way(answers: Answers) -> dict[str, object]:
     """Documents without what may differ: what the target is, and how a thing was found in it."""
-    return {line: _stripped(document) for line, document in answers.documents().items()}
+    documents = answers.documents()
+    for line, document in documents.items():
+        if line.startswith("size "):  # needs no target, and in the shell has none
+            del document["target"]
+    return {line: _stripped(document) for line, document in documents.items()}
 
 
 def _stripped(value: object) -> object:
