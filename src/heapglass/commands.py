@@ -137,7 +137,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "params",
-        "mp_ with the tunables in force, and the constants of this glibc",
+        "the allocator's parameters: mp_ with the tunables in force, and constants",
         views.params,
         examples=("params",),
     ),

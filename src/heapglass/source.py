@@ -53,12 +53,35 @@ class Module(NamedTuple):
 class Source(Protocol):
     """A target before anything was found in it."""
 
-    machine: Machine
-    memory: Memory
-    pid: int | None
-    kind: str  # "core", "process", "live", "remote", "trace"
-    name: str  # for people: the core's path, "process 123", …
-    warnings: list[str]  # what the user should know about this source
+    @property
+    def machine(self) -> Machine:
+        """The kind of machine."""
+        ...
+
+    @property
+    def memory(self) -> Memory:
+        """Its bytes."""
+        ...
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, None if it is not known."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """One of core, process, live, remote, trace."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """For people: the core's path, "process 123", …"""
+        ...
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know about this source."""
+        ...
 
     def threads(self) -> Sequence[Thread]:
         """Return the threads, ascending by id."""

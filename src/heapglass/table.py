@@ -100,7 +100,7 @@ class Fact(NamedTuple):
 
 @dataclass
 class Facts:
-    """Label and value, line by line. With *key* an object of that name, else the document's members."""
+    """Label and value, line by line. With *key* an object of that name, else of the document."""
 
     key: str
     facts: Sequence[Fact]
@@ -109,7 +109,7 @@ class Facts:
 
 @dataclass
 class Data:
-    """A member of the JSON document that text shows otherwise: Address, int, str, None, lists, dicts."""
+    """A member of the JSON document, shown in text otherwise: Address, int, str, None, lists, …"""
 
     key: str
     value: Any

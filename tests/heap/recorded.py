@@ -1,4 +1,4 @@
-"""Real heaps as they stood at the end of a recorded trace: bytes, and what the program still held."""
+"""Real heaps as they stood at the end of a recorded trace, and what the program still held."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Recorded:
 def load(release: str, name: str) -> Recorded:
     """Load the heap of a recording, with its tcache where one is found by its chunk."""
     folder = TRACES / release
-    lines = lzma.open(folder / f"{name}.jsonl.xz", "rt").read().splitlines()
+    lines = _unpack(folder / f"{name}.jsonl.xz").decode("ascii").splitlines()
     header = json.loads(lines[0])
     layout = layout_for(parse_version(header["glibc"]))
     base, arena = int(header["heap_base"], 16), int(header["main_arena"], 16)
-    heap_bytes = lzma.open(folder / f"{name}.heap.xz").read()
-    arena_bytes = lzma.open(folder / f"{name}.arena.xz").read()
+    heap_bytes = _unpack(folder / f"{name}.heap.xz")
+    arena_bytes = _unpack(folder / f"{name}.arena.xz")
     mp_address = arena - 0x900
     memory = ByteMemory(
         {base: heap_bytes, mp_address: _mp(layout, base), arena: arena_bytes},
@@ -53,6 +53,10 @@ def load(release: str, name: str) -> Recorded:
         HeapThread(1, tcache=tcache, tcache_state=state, arena=arena, arena_known=True)
     ]
     return Recorded(layout, Heap(target), live, header)
+
+
+def _unpack(path: Path) -> bytes:
+    return lzma.decompress(path.read_bytes())
 
 
 def _mp(layout: Layout, base: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,7 +147,7 @@ def build(runtime: Runtime, program: str, folder: Path = BUILT) -> Path:
     if result.exists() and result.stat().st_mtime > max(f.stat().st_mtime for f in sources):
         return result
     result.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = result.with_suffix(f".{os.getpid()}")
+    unfinished = result.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
     subprocess.run(_compiler(runtime, program, unfinished), check=True)
     unfinished.replace(result)
     return result
@@ -163,6 +164,19 @@ def _compiler(runtime: Runtime, program: str, result: Path) -> list[str]:
         *(str(library) for library in libraries if library.exists()),
         *(str(runtime.loader), "-lgcc"),
     ]
+
+
+def wait_for_report(fifo: Path, report: Path) -> None:
+    """Copy what a program writes to *fifo* to the file *report*, until its report is whole.
+
+    :raises ValueError: if the program ends before that.
+    """
+    with fifo.open() as reading, report.open("w") as writing:
+        for line in reading:
+            writing.write(line)
+            if line == "end\n":
+                return
+    raise ValueError(f"{report}: the program ended before its report")
 
 
 def read_report(path: Path) -> Report:

@@ -29,7 +29,8 @@ def plan(report: Report) -> list[str]:
     """Every question, as typed behind `heap`; all but `XML` are asked with --json."""
     lines = [
         *("info", "arenas", "heaps", "chunks --all", "bins", "bins --all", "bins unsorted"),
-        *("tcache --all", "params", "mmapped", "stats", XML, "vis", "size 100"),
+        *("tcache --all", "params", "mmapped", "stats", XML, "vis"),
+        "size 100 --glibc 2.42 --abi i386",
         *("chunks --all --state free --sort size", "chunks --min 0x400 --max 0x2000 --top 5"),
     ]
     blocks = sorted(report.blocks())
@@ -68,6 +69,15 @@ class Answers:
     def documents(self) -> dict[str, dict[str, Any]]:
         """All answers that are JSON."""
         return {line: self.document(line) for line in self.text if line != XML}
+
+
+def blocks_in_use(chunks: Mapping[str, Any]) -> dict[int, int]:
+    """Of an answer to `chunks`: mem and usable size of all that a program or its libraries hold."""
+    return {
+        int(row["user"], 16): row["usable"]
+        for row in chunks["chunks"]
+        if row["state"] in ("used", "mmapped") and not row.get("owner")
+    }
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ class Walker:
 
     def __init__(self, words: Words, start: int, end: int) -> None:
         self.words = words
+        start += -start % words.size  # sbrk_base may be odd: ld.so 2.31 keeps tunables at the break
         self.start, self.end = start, end
         layout = words.layout
         self._spans = [(base, words.cast(view)) for base, view in words.spans(start, end)]

@@ -235,6 +235,11 @@ class MainHeap:
         elif top is not None:
             piece.top, piece.end = top, self._top_end
             add_top(walker, piece, stop)
+        else:
+            self.problems.append(
+                f"main heap: the piece from {first:#x} has neither top nor fenceposts; "
+                f"its memory ends at {end:#x}"
+            )
         return piece
 
     def _is_brk(self, address: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import lzma
 import os
@@ -53,8 +54,8 @@ class Decoder(Protocol):
         """Whether nothing more comes out without more input."""
 
     @property
-    def unused_data(self) -> bytes:
-        """What stands behind the end of the stream."""
+    def unused_data(self) -> bytes | None:
+        """What stands behind the end of the stream; None is as good as empty."""
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
         """Return about *max_length* bytes at most."""
@@ -103,10 +104,26 @@ def _fill(file: IO[bytes], descriptor: int, kind: str, name: str, limit: int) ->
     """Write the unpacked bytes; return warnings."""
     said = os.statvfs(file.fileno())
     space = max(0, said.f_bavail * said.f_frsize - KEPT_FREE)
-    size = written = 0
-    warnings: list[str] = []
     try:
-        for data in _pieces(descriptor, kind, name):
+        size, cut = _copy(file, _pieces(descriptor, kind, name), name, limit, space)
+        file.truncate(size)
+        file.flush()
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise _no_space(name, space) from error
+        raise BadTarget(name, f"it cannot be unpacked: {error.strerror}") from error
+    if not size:
+        raise BadTarget(name, f"nothing can be unpacked: {cut or 'it is empty'}")
+    return [f"{cut}: only the first {size} bytes of the core could be unpacked"] if cut else []
+
+
+def _copy(
+    file: IO[bytes], pieces: Iterator[bytes], name: str, limit: int, space: int
+) -> tuple[int, Cut | None]:
+    """Write the pieces, within the limits; return the size, and why it is not all."""
+    size = written = 0
+    try:
+        for data in pieces:
             size += len(data)
             if size > limit:
                 raise BadTarget(
@@ -118,14 +135,8 @@ def _fill(file: IO[bytes], descriptor: int, kind: str, name: str, limit: int) ->
             if written > space:
                 raise _no_space(name, space)
     except Cut as cut:
-        if not size:
-            raise BadTarget(name, f"nothing can be unpacked: {cut}") from cut
-        warnings.append(f"{cut}: only the first {size} bytes of the core could be unpacked")
-    except OSError as error:
-        raise _no_space(name, space) from error
-    file.truncate(size)
-    file.flush()
-    return warnings
+        return size, cut
+    return size, None
 
 
 def _no_space(name: str, space: int) -> BadTarget:
@@ -186,7 +197,9 @@ def _decode(descriptor: int, kind: str, maker: Callable[[], Decoder]) -> Iterato
                     raise Cut(f"the .{kind} stream ends too early")
                 yield from _drain(decoder, rest, kind)
                 rest = source.read(INPUT) if not decoder.eof else b""
-            rest = (decoder.unused_data + source.read(INPUT)).lstrip(b"\0")  # xz pads with zeros
+            rest = ((decoder.unused_data or b"") + source.read(INPUT)).lstrip(
+                b"\0"
+            )  # xz pads with zeros
 
 
 def _starts(data: bytes, kind: str) -> bool:

@@ -7,13 +7,12 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from mmap import ACCESS_READ, mmap
-from typing import NamedTuple
 
 from ..errors import BadTarget
 from ..memory import Region
 from ..source import Module, Symbol, Thread
 from .elf import (
-    PT_LOAD,
+    MOST_NOTES,
     PT_NOTE,
     BadElf,
     Header,
@@ -24,10 +23,12 @@ from .elf import (
     read_segments,
 )
 from .files import FileFinder, close_map
+from .linkmap import linked_names
 from .modules import ModuleFinder
-from .notes import AT_ENTRY, CoreNotes, MappedFile, read_core_notes
+from .notes import AT_ENTRY, CoreNotes, read_core_notes
 from .options import OpenOptions
 from .pieces import Backing, Piece, PieceMemory
+from .ranges import Range, dumped_pieces, read_ranges, read_regions
 from .symbols import SymbolFinder
 
 AT_SYSINFO_EHDR = 33
@@ -61,35 +62,44 @@ class CoreSource:
         segments = read_segments(self._data, header)
         self._notes = self._read_notes(segments, header)
         self.pid = self._notes.pid
-        ranges = _ranges(segments, len(self._data), header.machine.word, self.warnings)
+        ranges = read_ranges(segments, len(self._data), header.machine.word, self.warnings)
         if not ranges:
             raise BadTarget(self.name, "it has no memory: no PT_LOAD in it", "make a full core")
-        regions = _regions(ranges, self._notes.files, self._notes.auxv)
+        regions = read_regions(ranges, self._notes.files, self._notes.auxv.get(AT_SYSINFO_EHDR))
         self._files = FileFinder(options)
-        dumped = list(_dumped(ranges, self._data))
+        dumped = list(dumped_pieces(ranges, self._data))
+        own = PieceMemory(dumped, regions)  # surely the target's: no file stands in for anything
         self._finder = ModuleFinder(
-            PieceMemory(dumped, regions), regions, self._files, self._notes.auxv.get(AT_ENTRY)
+            own,
+            regions,
+            self._files,
+            self._notes.auxv.get(AT_ENTRY),
+            names=lambda: linked_names(own, self.machine, self._notes.auxv),
+            warnings=self.warnings,
         )
-        self._symbols = SymbolFinder(self._finder, self._files)
-        missing = self._missing(ranges, regions)
-        self.memory = PieceMemory(chain(dumped, missing), regions)
-        self._module_warnings_said = False
+        known = [r if r.perms else r._replace(perms=self._finder.perms_of(r)) for r in regions]
+        unnamed = [new for old, new in zip(regions, known) if not old.perms]
+        missing = chain(
+            self._missing(ranges, known), (self._left_out(r.start, r.end, r) for r in unnamed)
+        )
+        self.memory = PieceMemory(chain(dumped, missing), known)
+        self._symbols = SymbolFinder(self._finder, self._files, self.memory)
 
     def _read_notes(self, segments: Iterable[Segment], header: Header) -> CoreNotes:
         def notes() -> Iterator[Note]:
             for segment in segments:
                 if segment.type == PT_NOTE:
                     desc = view[segment.offset : segment.offset + segment.filesz]
-                    yield from read_notes(desc, header.prefix, 4)
+                    yield from read_notes(desc, header.prefix)
 
         view = memoryview(self._data)
-        found = read_core_notes(notes(), header.machine)
+        found = read_core_notes(islice(notes(), MOST_NOTES), header.machine)
         self.warnings += found.warnings
         if not found.threads:
             self.warnings.append("the core names no thread (NT_PRSTATUS): it is cut or damaged")
         return found
 
-    def _missing(self, ranges: Sequence[_Range], regions: Sequence[Region]) -> Iterator[Piece]:
+    def _missing(self, ranges: Sequence[Range], regions: Sequence[Region]) -> Iterator[Piece]:
         """Yield the pieces that the core does not have, each with where else it may be."""
         starts = [region.start for region in regions]
         for one in ranges:
@@ -134,11 +144,7 @@ class CoreSource:
 
     def modules(self) -> Sequence[Module]:
         """Return the loaded ELF files; the first call adds to `warnings`."""
-        found = self._finder.modules()
-        if not self._module_warnings_said:
-            self._module_warnings_said = True
-            self.warnings += self._finder.warnings
-        return found
+        return self._finder.modules()
 
     def symbols(self, name: str) -> Sequence[Symbol]:
         """Return every definition of *name*; see `SymbolFinder.symbols`."""
@@ -146,7 +152,7 @@ class CoreSource:
 
     def file_bytes(self, module: Module, pattern: bytes, limit: int) -> bytes | None:
         """Return bytes of a module's file, or of its memory, from *pattern* on."""
-        return self._symbols.file_bytes(module, pattern, limit, self.memory)
+        return self._symbols.file_bytes(module, pattern, limit)
 
     def close(self) -> None:
         """Let the core and all files go. What still has a view keeps its bytes."""
@@ -158,17 +164,6 @@ class CoreSource:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class _Range(NamedTuple):
-    """A PT_LOAD, checked against its neighbours and the file."""
-
-    start: int
-    end: int
-    perms: str
-    offset: int  # in the core
-    dumped: int  # bytes that the core had when it was whole
-    have: int  # bytes that it has
 
 
 def _map(descriptor: int, name: str) -> mmap:
@@ -188,105 +183,3 @@ def _not_a_core(header: Header) -> tuple[str, str]:
     }
     kind = kinds.get(header.type, f"an ELF file of type {header.type}")
     return f"it is {kind}, not a core", "name a core file, and the program with --exe FILE"
-
-
-def _ranges(segments: Iterable[Segment], size: int, word: int, warnings: list[str]) -> list[_Range]:
-    """Return the PT_LOADs, ascending; overlaps and what is outside of the machine are cut."""
-    ranges: list[_Range] = []
-    highest, here = 1 << 8 * word, 0
-    odd = missing = lost = 0
-    loads = [s for s in segments if s.type == PT_LOAD and s.memsz]
-    for load in sorted(loads, key=lambda segment: segment.vaddr):
-        start, end = max(load.vaddr, here), min(load.vaddr + load.memsz, highest)
-        odd += start != load.vaddr or end != load.vaddr + load.memsz or load.filesz > load.memsz
-        if start >= end:
-            continue
-        skip = start - load.vaddr
-        dumped = max(0, min(load.filesz - skip, end - start))
-        have = max(0, min(dumped, size - load.offset - skip))
-        missing, lost = missing + dumped - have, lost + (have < dumped)
-        ranges.append(_Range(start, end, load.perms, load.offset + skip, dumped, have))
-        here = end
-    if odd:
-        warnings.append(f"{odd} segments of the core overlap or make no sense; they were cut")
-    if missing:
-        warnings.append(
-            f"the core is cut off: {missing} bytes of {lost} segments are not in the file; they "
-            "are missing, not zero"
-        )
-    return ranges
-
-
-def _dumped(ranges: Iterable[_Range], data: mmap) -> Iterator[Piece]:
-    """Yield what the core has; neighbours in memory that are neighbours in the file are one."""
-    held: Piece | None = None
-    for one in ranges:
-        if not one.have:
-            continue
-        if held is not None and (held.end, held.at + held.end - held.start) == (
-            one.start,
-            one.offset,
-        ):
-            held = held._replace(end=one.start + one.have)
-            continue
-        if held is not None:
-            yield held
-        held = Piece(one.start, one.start + one.have, data, one.offset)
-    if held is not None:
-        yield held
-
-
-def _regions(
-    ranges: Sequence[_Range], mapped: Sequence[MappedFile], auxv: dict[int, int]
-) -> list[Region]:
-    """Return the mappings: PT_LOADs, split where NT_FILE has other borders, and the rest of it."""
-    files: list[MappedFile] = []
-    for file in mapped:
-        here = max(file.start, files[-1].end if files else 0)
-        if here < file.end:
-            files.append(file._replace(start=here, offset=file.offset + here - file.start))
-    file_starts = [file.start for file in files]
-    range_starts = [one.start for one in ranges]
-    vdso = auxv.get(AT_SYSINFO_EHDR, 0)
-    found: list[Region] = []
-    for one in ranges:
-        first = max(0, bisect_right(file_starts, one.start) - 1)
-        found += _split(one, islice(files, first, None), vdso)
-    for file in files:
-        first = max(0, bisect_right(range_starts, file.start) - 1)
-        found += _uncovered(file, islice(ranges, first, None))
-    return sorted(found)
-
-
-def _split(one: _Range, files: Iterable[MappedFile], vdso: int) -> Iterator[Region]:
-    """Yield the regions of a PT_LOAD."""
-    here = one.start
-    for file in files:
-        if file.start >= one.end:
-            break
-        if file.end <= here:
-            continue
-        if file.start > here:
-            yield Region(here, file.start, one.perms)
-            here = file.start
-        yield _part(file, here, min(file.end, one.end), one.perms)
-        here = min(file.end, one.end)
-    if here < one.end:
-        yield Region(here, one.end, one.perms, "[vdso]" if here <= vdso < one.end else "")
-
-
-def _uncovered(file: MappedFile, ranges: Iterable[_Range]) -> Iterator[Region]:
-    """Yield the parts of a mapping that no PT_LOAD has; what they allow is not known."""
-    here = file.start
-    for one in ranges:
-        if one.start >= file.end:
-            break
-        if one.start > here:
-            yield _part(file, here, one.start, "rw-")
-        here = max(here, one.end)
-    if here < file.end:
-        yield _part(file, here, file.end, "rw-")
-
-
-def _part(file: MappedFile, start: int, end: int, perms: str) -> Region:
-    return Region(start, end, perms, file.path, file.offset + start - file.start)

@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from mmap import ACCESS_READ, mmap
 from typing import NamedTuple
 
+from ..memory import Region
 from .elf import BadElf, build_id_of_file, read_header, read_sections
 from .options import OpenOptions
 
+DELETED = " (deleted)"  # what the kernel puts behind the path
 MOST_OPEN = 4096  # distinct files looked into; a core that names more is not a program's
 
 
@@ -63,13 +65,14 @@ def identity(path: str) -> tuple[int, int, int, int] | None:
 class FileFinder:
     """Finds the files of one target.
 
-    *root* is where the target's own root directory is seen from here (``/proc/PID/root``). What
-    was opened is kept for as long as the finder is, by the file's identity.
+    *folder* is ``/proc/PID`` for a process of this machine, empty for all else. What was opened is
+    kept for as long as the finder is, by the file's identity.
     """
 
-    def __init__(self, options: OpenOptions, root: str = "") -> None:
+    def __init__(self, options: OpenOptions, folder: str = "") -> None:
         self.options = options
-        self._root = root
+        self._folder = folder
+        self._root = f"{folder}/root" if folder else ""  # as the process sees it
         self._maps: dict[tuple[int, int, int, int], mmap | None] = {}
         self._build_ids: dict[tuple[int, int, int, int], str | None] = {}
 
@@ -105,7 +108,7 @@ class FileFinder:
         """Yield where a path of the target may be on this machine, the likeliest first."""
         if not path.startswith("/"):
             return
-        path = os.path.normpath(path.removesuffix(" (deleted)"))
+        path = os.path.normpath(path.removesuffix(DELETED))
         if self.options.sysroot:
             for name in (path, _other_usr(path)):
                 yield os.path.join(self.options.sysroot, name.lstrip("/"))
@@ -113,6 +116,12 @@ class FileFinder:
         if self._root:
             yield self._root + path
         yield path
+
+    def mapped(self, region: Region) -> str:
+        """Return where a mapped file can be had though it was deleted; empty if nowhere."""
+        if not self._folder or not region.path.endswith(DELETED):
+            return ""
+        return f"{self._folder}/map_files/{region.start:x}-{region.end:x}"
 
     def find(self, path: str, build_id: str, first: str = "") -> Found:
         """Return the file of a loaded module; *build_id* is the one in memory, empty: unknown.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from ..errors import MemoryFault
@@ -52,7 +53,8 @@ class ModuleFinder:
 
     *memory* needs to have only what is surely the target's own bytes: it is asked for ELF headers
     and build ids. *inside* is an address in the program itself (AT_ENTRY or AT_PHDR), *exe* where
-    the program is on this machine, if somebody said.
+    the program is on this machine, if somebody said. *names* is asked for paths by load bias where
+    the regions have none. *warnings* gets what the user should know, when modules() is first asked.
     """
 
     def __init__(
@@ -62,16 +64,26 @@ class ModuleFinder:
         files: FileFinder,
         inside: int | None = None,
         exe: str = "",
+        names: Callable[[], dict[int, str]] | None = None,
+        warnings: list[str] | None = None,
     ) -> None:
         self._memory = memory
         self._regions = regions
         self._files = files
         self._inside = inside
         self._exe = exe or files.options.exe
+        self._names = names
         self._modules: tuple[Module, ...] | None = None
-        self._images: dict[int, Image] = {}  # by the module's place in the list
+        self._images: tuple[tuple[Region, Image], ...] | None = None
+        self._starts: list[int] | None = None  # of the images
         self._main: Module | None = None
-        self.warnings: list[str] = []  # filled by the first call of modules()
+        self._warnings = [] if warnings is None else warnings
+
+    def images(self) -> Sequence[tuple[Region, Image]]:
+        """Return the mappings that start with an ELF header, with what was loaded there."""
+        if self._images is None:
+            self._images = tuple(self._find_images())
+        return self._images
 
     def modules(self) -> Sequence[Module]:
         """Return the loaded ELF files, in the order of their addresses."""
@@ -110,10 +122,24 @@ class ModuleFinder:
 
     def image(self, module: Module) -> Image | None:
         """Return how a module was loaded; None if it is none of these."""
-        for number, known in enumerate(self.modules()):
-            if known == module:
-                return self._images.get(number)
-        return None
+        known = zip(self.modules(), self.images())
+        return next((image for one, (_, image) in known if one == module), None)
+
+    def perms_of(self, region: Region) -> str:
+        """Return what a program header allows where *region*, a part of a file, is mapped.
+
+        "rw-" if that is not known: nothing that may have been written is taken for constant.
+        """
+        images = self.images()
+        if self._starts is None:
+            self._starts = [start.start for start, _ in images]
+        number = bisect_right(self._starts, region.start) - 1
+        if number < 0 or images[number][0].path != region.path:
+            return "rw-"
+        image = images[number][1]
+        at = region.start - image.bias
+        parts = (x for x in image.loads if x.vaddr & -PAGE <= at < x.vaddr + x.memsz)
+        return next((load.perms for load in parts), "rw-")
 
     def search(self, module: Module, pattern: bytes, limit: int, memory: Memory) -> bytes | None:
         """Return up to *limit* bytes of what a module loaded read only, from *pattern* on."""
@@ -131,10 +157,14 @@ class ModuleFinder:
 
     def _find(self) -> Iterator[Module]:
         wrong: list[str] = []
-        for number, (region, image) in enumerate(self._candidates()):
+        names: dict[int, str] | None = None
+        for region, image in self.images():
             is_main = self._is_main(image)
-            path = region.path or f"[{region.start:#x}]"
-            found = self._files.find(region.path, image.build_id, self._exe if is_main else "")
+            if region.anonymous and names is None:
+                names = self._names() if self._names is not None else {}
+            path = region.path or (names or {}).get(image.bias) or f"[{region.start:#x}]"
+            first = self._exe if is_main else self._files.mapped(region)
+            found = self._files.find(path, image.build_id, first)
             build_id = image.build_id or found.build_id
             debug = self._files.debug_file(found.path, path, build_id)
             module = Module(path, image.bias, build_id, found.path, debug)
@@ -142,10 +172,9 @@ class ModuleFinder:
                 wrong.append(found.other)
             if is_main:
                 self._main = module
-            self._images[number] = image
             yield module
         if wrong:
-            self.warnings.append(_say_wrong(wrong))
+            self._warnings.append(_say_wrong(wrong))
 
     def _is_main(self, image: Image) -> bool:
         if self._inside is None:
@@ -155,8 +184,7 @@ class ModuleFinder:
             for load in image.loads
         )
 
-    def _candidates(self) -> Iterator[tuple[Region, Image]]:
-        """Yield mappings that start with an ELF header, with what was loaded there."""
+    def _find_images(self) -> Iterator[tuple[Region, Image]]:
         named = any(not region.anonymous for region in self._regions)
         ends: dict[str, int] = {}  # of the image found last, by path
         count = 0

@@ -17,7 +17,7 @@ from .elf import Note
 NT_PRSTATUS, NT_PRPSINFO, NT_AUXV, NT_FILE = 1, 3, 6, 0x46494C45
 NT_386_TLS, NT_ARM_TLS = 0x200, 0x401
 AT_ENTRY = 9  # of the auxiliary vector: the first instruction of the program itself
-MOST_FILES = 1 << 21
+MOST_FILE_NOTE = 256 << 20  # bytes; the kernel's own limit is 4 MiB unless raised
 MOST_AUXV = 1 << 10
 FNAME_AND_ARGS = 16 + 16 + 80  # struct elf_prpsinfo, from pr_pid on: four ids, pr_fname, pr_psargs
 
@@ -78,10 +78,13 @@ def read_core_notes(notes: Iterable[Note], machine: Machine) -> CoreNotes:
     found = CoreNotes()
     threads: list[_ThreadNotes] = []
     for note in notes:
-        if note.type == NT_PRSTATUS:
+        if note.name == b"LINUX":
+            if note.type in (NT_386_TLS, NT_ARM_TLS) and threads:
+                threads[-1].tls = note.desc
+        elif note.name != b"CORE":
+            continue
+        elif note.type == NT_PRSTATUS:
             threads.append(_ThreadNotes(note.desc))
-        elif note.type in (NT_386_TLS, NT_ARM_TLS) and note.name == b"LINUX" and threads:
-            threads[-1].tls = note.desc
         elif note.type == NT_AUXV and not found.auxv:
             found.auxv = read_auxv(bytes(note.desc[: 16 * MOST_AUXV]), machine)
         elif note.type == NT_PRPSINFO and found.pid is None:
@@ -175,7 +178,7 @@ def _files(desc: memoryview, machine: Machine, warnings: list[str]) -> list[Mapp
     word = machine.word
     count, page = _number(desc, 0, word, machine), _number(desc, word, word, machine)
     rows_at, names_at = 2 * word, 2 * word + 3 * word * (count or 0)
-    if count is None or page is None or names_at > len(desc) or count > MOST_FILES:
+    if count is None or page is None or names_at > len(desc) or len(desc) > MOST_FILE_NOTE:
         warnings.append("the core's list of mapped files (NT_FILE) is damaged; it is not used")
         return []
     form = struct.Struct(_prefix(machine) + ("QQQ" if word == 8 else "III"))

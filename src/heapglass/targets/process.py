@@ -105,14 +105,15 @@ class ProcessSource:
         if not regions:
             raise BadTarget(self.name, "it has no memory: it is a zombie or a kernel thread")
         self._auxv = read_auxv(self._slurp("auxv"), self.machine)
-        self._files = FileFinder(options, f"{self._folder}/root")
+        self._files = FileFinder(options, self._folder)
         self._descriptor = self._open_memory()
         self.memory = ProcessMemory(self._descriptor, regions)
         inside = self._auxv.get(AT_ENTRY)
         exe = options.exe or f"{self._folder}/exe"
-        self._finder = ModuleFinder(self.memory, regions, self._files, inside, exe)
-        self._symbols = SymbolFinder(self._finder, self._files)
-        self._module_warnings_said = False
+        self._finder = ModuleFinder(
+            self.memory, regions, self._files, inside, exe, warnings=self.warnings
+        )
+        self._symbols = SymbolFinder(self._finder, self._files, self.memory)
 
     # --- what /proc says --------------------------------------------------------------------------
 
@@ -195,11 +196,7 @@ class ProcessSource:
 
     def modules(self) -> Sequence[Module]:
         """Return the loaded ELF files; the first call adds to `warnings`."""
-        found = self._finder.modules()
-        if not self._module_warnings_said:
-            self._module_warnings_said = True
-            self.warnings += self._finder.warnings
-        return found
+        return self._finder.modules()
 
     def symbols(self, name: str) -> Sequence[Symbol]:
         """Return every definition of *name*; see `SymbolFinder.symbols`."""
@@ -207,7 +204,7 @@ class ProcessSource:
 
     def file_bytes(self, module: Module, pattern: bytes, limit: int) -> bytes | None:
         """Return bytes of a module's file, or of its memory, from *pattern* on."""
-        return self._symbols.file_bytes(module, pattern, limit, self.memory)
+        return self._symbols.file_bytes(module, pattern, limit)
 
     def close(self) -> None:
         """Let the process and all files go."""

@@ -154,11 +154,12 @@ def _mini_tables(data: Bytes, sections: Sequence[Section]) -> list[NamedTable]:
 
 
 class SymbolFinder:
-    """Finds symbols in the files of a target's modules."""
+    """Finds symbols and bytes in the files of a target's modules; *memory* is asked after them."""
 
-    def __init__(self, modules: ModuleFinder, files: FileFinder) -> None:
+    def __init__(self, modules: ModuleFinder, files: FileFinder, memory: Memory) -> None:
         self._modules = modules
         self._files = files
+        self._memory = memory
         self._tables: dict[tuple[str, str], list[NamedTable]] = {}
 
     def symbols(self, name: str) -> list[Symbol]:
@@ -195,13 +196,11 @@ class SymbolFinder:
             self._tables[key] = sorted(tables, key=lambda table: table.how == "dynsym")
         return self._tables[key]
 
-    def file_bytes(
-        self, module: Module, pattern: bytes, limit: int, memory: Memory
-    ) -> bytes | None:
+    def file_bytes(self, module: Module, pattern: bytes, limit: int) -> bytes | None:
         """Return up to *limit* bytes of a module, from *pattern* on: of the file, or as loaded."""
         data = self._files.open(module.file) if module.file else None
         if data is not None:
             at = data.find(pattern)
             if at >= 0:
                 return data[at : at + limit]
-        return self._modules.search(module, pattern, limit, memory)
+        return self._modules.search(module, pattern, limit, self._memory)

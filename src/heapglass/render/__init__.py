@@ -1,0 +1,6 @@
+"""Answers as text or JSON. Knows kinds of cells, not heaps; reads no memory, prints nothing."""
+
+from .document import json_pieces
+from .text import text_lines
+
+__all__ = ["json_pieces", "text_lines"]

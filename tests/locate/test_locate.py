@@ -1,0 +1,206 @@
+"""Finding the allocator: what is believed, what is refused, and what is then said."""
+
+from __future__ import annotations
+
+import pytest
+
+from heapglass.errors import NotFound, UnsupportedGlibc
+from heapglass.heap.heap import Heap
+from heapglass.locate import Overrides, locate
+from heapglass.memory import ByteMemory, Region
+from heapglass.source import Machine, Symbol, Thread
+
+from ..heap.made import ARENA, BASE, MP, MadeHeap
+from .fake_source import FakeSource
+
+LIBC = "/lib/libc.so.6"
+TP = 0xF7001000
+BLOCK = TP - 0x80
+TCACHE_OFFSET, ARENA_OFFSET = 0x48, 0x58
+
+
+def symbol(name: str, value: int, tls: bool = False) -> Symbol:
+    return Symbol(name, value, 8, "symbol", LIBC, tls)
+
+
+SYMBOLS = [
+    symbol("main_arena", ARENA),
+    symbol("mp_", MP),
+    symbol("tcache", TCACHE_OFFSET, tls=True),
+    symbol("thread_arena", ARENA_OFFSET, tls=True),
+]
+
+
+def process(version: tuple[int, int] = (2, 36)) -> MadeHeap:
+    """Return a heap with a tcache, and a thread control block with a DTV that leads to it."""
+    made = MadeHeap([0x291, 0x21], version=version, extra=[Region(0xF7000000, 0xF7003000)])
+    dtv = 0xF7000100
+    made.set_word(TP, TP)
+    made.set_word(TP + 8, dtv)
+    made.set_word(TP + 16, TP)
+    made.memory.write(TP + 0x2D0, (7).to_bytes(4, "little"))
+    made.set_word(dtv - 16, 2)  # two modules
+    made.set_word(dtv + 16, 0xF7000800)  # the program's block: nothing of malloc in it
+    made.set_word(dtv + 32, BLOCK)
+    made.set_word(0xF7000800 + ARENA_OFFSET, 0x1234)
+    made.set_word(BLOCK + TCACHE_OFFSET, made.chunks[0] + 0x10)
+    made.set_word(BLOCK + ARENA_OFFSET, ARENA)
+    return made
+
+
+def test_everything_is_found_by_symbols_and_the_thread_pointer():
+    made = process()
+
+    target = locate(FakeSource(made.memory, SYMBOLS, [Thread(7, tp=TP)]))
+
+    assert target.main_arena is not None
+    assert target.mp is not None
+    assert (target.main_arena.address, target.main_arena.how) == (ARENA, "symbol")
+    assert (target.mp.address, target.mp.how) == (MP, "symbol")
+    assert target.layout.release == "2.36"
+    assert "Debian GLIBC 2.36-9+deb12u14" in target.glibc_how
+    (thread,) = target.threads
+    assert (thread.tcache, thread.tcache_how, thread.arena) == (BASE + 0x10, "symbol", ARENA)
+    assert target.missing == []
+    assert target.warnings == []
+    assert len(target.main_arena.checks) >= 4
+
+
+def test_a_thread_pointer_that_no_register_gives_is_found_by_structure():
+    made = process()
+
+    target = locate(FakeSource(made.memory, SYMBOLS, [Thread(7)]))
+
+    (thread,) = target.threads
+    assert thread.tp == TP
+    assert thread.tcache == BASE + 0x10
+
+
+def test_without_a_tcache_in_the_block_the_thread_is_not_known():
+    made = process()
+    made.set_word(BLOCK + ARENA_OFFSET, 0x41414141)
+
+    target = locate(FakeSource(made.memory, SYMBOLS, [Thread(7, tp=TP)]))
+
+    (thread,) = target.threads
+    assert (thread.tcache, thread.tcache_state) == (None, "unknown")
+
+
+def test_no_symbol_is_said_with_what_to_do():
+    made = process()
+
+    target = locate(FakeSource(made.memory, [], [Thread(7, tp=TP)]))
+
+    assert target.main_arena is None
+    with pytest.raises(NotFound, match="main_arena was not found") as caught:
+        assert Heap(target).arenas
+    assert "--main-arena" in caught.value.hint
+    assert "libc6-dbg" in caught.value.hint
+
+
+def test_a_symbol_that_does_not_hold_up_is_not_believed():
+    made = process()
+    wrong = [symbol("main_arena", ARENA + 8), *SYMBOLS[1:]]
+
+    target = locate(FakeSource(made.memory, wrong, [Thread(7, tp=TP)]))
+
+    assert target.main_arena is None
+    assert any(f"the symbol says {ARENA + 8:#x}, but" in text for text in target.missing)
+
+
+def test_what_the_user_says_is_taken_and_checked():
+    made = process()
+    said = Overrides(main_arena=ARENA + 16, mp=MP, tcaches={7: BASE + 0x20})
+
+    target = locate(FakeSource(made.memory, [], [Thread(7)]), said)
+
+    assert target.main_arena is not None
+    assert (target.main_arena.address, target.main_arena.how) == (ARENA + 16, "user")
+    assert any(f"main_arena {ARENA + 16:#x} was given, but" in text for text in target.warnings)
+    assert any("tcache" in text and "was given, but" in text for text in target.warnings)
+    assert target.threads[0].tcache == BASE + 0x20
+
+
+def test_right_overrides_are_enough():
+    made = process()
+    said = Overrides(glibc="2.36", main_arena=ARENA, mp=MP, tcaches={7: BASE + 0x10})
+
+    target = locate(FakeSource(made.memory, [], [Thread(7)], banner=None), said)
+
+    assert target.warnings == []
+    assert target.glibc_how == "user"
+    assert [chunk.state for chunk in Heap(target).every_chunk()] == ["used", "used", "top"]
+
+
+def test_an_override_for_a_thread_that_is_not_there_is_said():
+    made = process()
+
+    target = locate(FakeSource(made.memory, SYMBOLS, [Thread(7, tp=TP)]), Overrides(tcaches={9: 1}))
+
+    assert "no thread 9 to give a tcache to" in target.warnings
+
+
+def test_a_release_outside_of_the_tables_is_refused_by_name():
+    made = process()
+    banner = b"GNU C Library (GNU libc) stable release version 2.99.\n"
+
+    with pytest.raises(UnsupportedGlibc, match=r"2\.99") as caught:
+        locate(FakeSource(made.memory, SYMBOLS, banner=banner))
+    assert "--glibc" in caught.value.hint
+
+
+def test_the_release_may_be_in_the_file_name_of_an_old_libc():
+    made = process((2, 31))
+
+    source = FakeSource(made.memory, SYMBOLS, banner=None, libc="/lib/libc-2.31.so")
+
+    assert locate(source).layout.release == "2.31"
+
+
+def test_no_release_is_said_with_what_to_do():
+    made = process()
+
+    with pytest.raises(NotFound, match="release") as caught:
+        locate(FakeSource(made.memory, SYMBOLS, banner=None))
+    assert "--glibc" in caught.value.hint
+
+
+def test_an_arena_of_another_layout_is_recognised():
+    """A 2.26 branch has the arena of 2.27; memory beats the version number."""
+    made = MadeHeap([0x251, 0x21], version=(2, 27))
+    banner = b"GNU C Library (Ubuntu GLIBC 2.26-0ubuntu2.1) stable release version 2.26.\n"
+
+    target = locate(FakeSource(made.memory, SYMBOLS, banner=banner))
+
+    assert target.main_arena is not None
+    assert target.layout.release == "2.26"
+    assert target.layout.state.size == 0x898
+    assert any("has not the layout of 2.26" in text for text in target.warnings)
+
+
+def test_an_arena_that_was_never_used_is_believed():
+    layout = MadeHeap([0x21]).layout
+    memory = ByteMemory({MP: bytes(0x88), ARENA: bytes(layout.state.size)})
+    for name, value in (("next", ARENA), ("attached_threads", 1)):
+        memory.write(ARENA + layout.state.offset(name), value.to_bytes(8, "little"))
+
+    target = locate(FakeSource(memory, SYMBOLS))
+
+    assert target.main_arena is not None
+    assert list(Heap(target).every_chunk()) == []
+
+
+def test_zeros_are_no_arena():
+    layout = MadeHeap([0x21]).layout
+    memory = ByteMemory({ARENA: bytes(layout.state.size)})
+
+    target = locate(FakeSource(memory, SYMBOLS))
+
+    assert target.main_arena is None
+
+
+def test_a_machine_without_a_table_is_refused():
+    made = process()
+
+    with pytest.raises(UnsupportedGlibc, match="sparc"):
+        locate(FakeSource(made.memory, SYMBOLS, machine=Machine("sparc", 4, "big")))

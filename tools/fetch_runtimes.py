@@ -1,0 +1,291 @@
+"""Bring real C libraries: Debian's libc6 and libc6-dbg of five suites, unpacked side by side.
+
+They go to .cache/runtimes/<glibc>-<arch>/, each with a runtime.json that says what it is. Packages
+come from a folder (--packages) where it has them, else from the machine's own Debian mirror, or
+HEAPGLASS_MIRROR, by an apt of our own that changes nothing on the system and needs no privileges.
+What is there already is not fetched again. Exit status 1 if something asked for could not be had.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tools")]
+
+from packages import (  # noqa: E402
+    WANTED,
+    Package,
+    from_control,
+    in_folder,
+    newest_pair,
+    read_sums,
+    unpack,
+    verify,
+)
+from private_apt import AptError, PrivateApt, mirror  # noqa: E402
+from runtimes import (  # noqa: E402
+    CACHE,
+    MANIFEST,
+    BadRuntime,
+    Runtime,
+    describe,
+    glibc_of,
+    read_runtime,
+    runtimes,
+)
+
+from heapglass.glibc.releases import NEWEST, name  # noqa: E402
+
+# The release of each suite as the tests know it; sid and experimental move on.
+SUITES = {
+    "bullseye": "2.31",
+    "bookworm": "2.36",
+    "trixie": "2.41",
+    "sid": "2.43",
+    "experimental": "2.44",
+}
+ARCHS = ("amd64", "i386", "arm64")
+LAYOUT_ARCHS = ("armhf", "ppc64el", "riscv64", "s390x")
+PACKAGES = ROOT.parent / "shared" / "runtimes"
+
+
+OTHER_NAMES = {
+    "bullseye": "oldoldstable",
+    "bookworm": "oldstable",
+    "trixie": "stable",
+    "sid": "unstable",
+}
+
+
+class NoArchitecture(Exception):
+    """The suite does not have the architecture; nothing is wrong."""
+
+
+class Folder(NamedTuple):
+    """The folder of packages that is asked before the mirror."""
+
+    packages: tuple[Package, ...] = ()
+    sums: dict[str, str] | None = None
+
+
+def read_folder(path: Path | None) -> Folder:
+    """Read what a folder of packages has; none by default.
+
+    :raises BadRuntime: if it was named and is not there, or is damaged.
+    """
+    if path is None:
+        return read_folder(PACKAGES) if PACKAGES.is_dir() else Folder()
+    if not path.is_dir():
+        raise BadRuntime(f"{path} is not a folder: --packages wants one with .deb files")
+    return Folder(tuple(in_folder(path)), read_sums(path))
+
+
+def newer_than_tables(glibc: str) -> bool:
+    """Whether a release is one that heapglass has no tables for yet."""
+    return tuple(int(part) for part in glibc.split(".")) > NEWEST
+
+
+@contextlib.contextmanager
+def alone(cache: Path) -> Iterator[None]:
+    """Hold the cache's lock, so that a second run waits and then finds all there."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another run works in {cache}: waiting for it", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in cache.glob(".new-*"):  # of a run that was interrupted
+            shutil.rmtree(left)
+        yield
+
+
+class Fetcher:
+    """Brings runtimes into a cache folder, whose lock is held."""
+
+    def __init__(self, cache: Path, folder: Folder, refresh: bool = False) -> None:
+        self._cache = cache
+        self._folder = folder
+        self._refresh = refresh
+
+    def fetch(self, suite: str, arch: str) -> tuple[Runtime, str]:
+        """Return a suite's runtime and where it came from: "packages", "mirror" or "there".
+
+        :raises NoArchitecture: if the suite does not have the architecture.
+        :raises AptError: if the mirror cannot be asked, or what it gives does not verify.
+        :raises BadRuntime: if a package is not what it should be.
+        """
+        there = None if self._refresh else self._there(suite, arch)
+        pair = newest_pair(self._folder.packages, SUITES[suite], arch)
+        if there is not None and (not pair or there.package == pair[0].version):
+            return there, "there"
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=self._cache) as work:
+            if pair:
+                for package in pair:
+                    if self._folder.sums is not None:
+                        verify(package, self._folder.sums)
+                return self._install(pair, suite, Path(work)), "packages"
+            return self._install(_from_mirror(Path(work), suite, arch), suite, Path(work)), "mirror"
+
+    def _there(self, suite: str, arch: str) -> Runtime | None:
+        fitting = [r for r in runtimes(self._cache) if r.arch == arch and r.serves(suite)]
+        return fitting[-1] if fitting else None
+
+    def _install(self, pair: Sequence[Package], suite: str, work: Path) -> Runtime:
+        version, arch = pair[0].version, pair[0].arch
+        place = self._cache / f"{glibc_of(version)}-{arch}"
+        other = read_runtime(place)
+        if other is not None and other.suite != suite:
+            # Two suites are at one release: what the first brought serves both.
+            both = replace(other, also_in=tuple(sorted({*other.also_in, suite})))
+            _write(both)
+            return both
+        unpacked = work / "runtime"
+        unpack(pair, unpacked)
+        made = describe(unpacked, version, suite, arch)
+        if place.exists():
+            place.rename(work / "old")
+        unpacked.rename(place)
+        runtime = replace(made, folder=place)
+        _write(runtime)
+        return runtime
+
+
+def _write(runtime: Runtime) -> None:
+    unfinished = runtime.folder / f".{MANIFEST}"
+    unfinished.write_text(runtime.to_json())
+    unfinished.replace(runtime.folder / MANIFEST)
+
+
+def _from_mirror(work: Path, suite: str, arch: str) -> list[Package]:
+    """Download a suite's packages: by its codename, or by its other name.
+
+    A mirror in the middle of a change may have a suite whole under one name only.
+    """
+    try:
+        return _from_suite(work / suite, suite, suite, arch)
+    except AptError as error:
+        other = OTHER_NAMES.get(suite)
+        if other is None:
+            raise
+        try:
+            return _from_suite(work / other, other, suite, arch)
+        except AptError:
+            raise error from None
+
+
+def _from_suite(work: Path, name: str, codename: str, arch: str) -> list[Package]:
+    apt = PrivateApt(work / "apt", mirror(), name, arch)
+    apt.update()
+    if apt.codename() not in (codename, "rc-buggy"):
+        raise AptError(f"the mirror's {name} is {apt.codename()}, not {codename}")
+    if not apt.has_architecture():
+        raise NoArchitecture(f"{codename} does not have {arch}")
+    found = {package.name: package for package in map(from_control, apt.download(WANTED))}
+    versions = {package.version for package in found.values()}
+    if set(found) != set(WANTED) or len(versions) != 1:
+        both = f"libc6 and libc6-dbg of one version: {versions}"
+        raise BadRuntime(f"{codename} {arch}: expected {both}")
+    return [found[wanted] for wanted in WANTED]
+
+
+def fetch_all(fetcher: Fetcher, suites: Sequence[str], archs: Sequence[str]) -> int:
+    """Fetch every suite for every architecture, say a line for each; return how many failed."""
+    failed = 0
+    for arch in archs:
+        for suite in suites:
+            try:
+                runtime, origin = fetcher.fetch(suite, arch)
+            except NoArchitecture as reason:
+                print(f"{'-':<14} {reason}", flush=True)
+            except (AptError, BadRuntime, OSError) as error:
+                failed += 1
+                print(f"{suite} {arch}: {error}", file=sys.stderr, flush=True)
+            else:
+                print(line(runtime, suite, origin), flush=True)
+    return failed
+
+
+def line(runtime: Runtime, suite: str, origin: str) -> str:
+    """Return what is said of a runtime."""
+    text = f"{runtime.name:<14} {runtime.package:<20} {suite:<12} {origin}".rstrip()
+    if newer_than_tables(runtime.glibc):
+        text += f"  (newer than the tables, which end at {name(NEWEST)}: not tested)"
+    return text
+
+
+def _choice(text: str, known: Sequence[str]) -> list[str]:
+    chosen = [word for word in text.replace(",", " ").split() if word]
+    unknown = [word for word in chosen if word not in known]
+    if unknown or not chosen:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected some of {', '.join(known)}")
+    return list(dict.fromkeys(chosen))
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    head, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(description=head, epilog=rest)
+    known = (*ARCHS, *LAYOUT_ARCHS)
+    parser.add_argument(
+        "--suites",
+        type=lambda text: _choice(text, tuple(SUITES)),
+        default=list(SUITES),
+        help=f"some of {', '.join(SUITES)}, separated by commas; default: all",
+    )
+    parser.add_argument(
+        "--archs",
+        type=lambda text: _choice(text, known),
+        help=f"some of {', '.join(known)}; default: {', '.join(ARCHS)}",
+    )
+    parser.add_argument(
+        "--layouts", action="store_true", help=f"also {', '.join(LAYOUT_ARCHS)}, to read layouts of"
+    )
+    parser.add_argument("--cache", type=Path, default=CACHE, help="default: .cache/runtimes")
+    parser.add_argument(
+        "--packages",
+        type=Path,
+        help="folder of .deb files to take first; default: ../shared/runtimes if it is there",
+    )
+    parser.add_argument(
+        "--refresh", action="store_true", help="fetch again what is there, the suites may have more"
+    )
+    parser.add_argument("--list", action="store_true", help="only say what is there")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Fetch; exit status 1 if something could not be had."""
+    arguments = _arguments(argv)
+    archs = list(arguments.archs or ARCHS)
+    if arguments.layouts:
+        archs += [arch for arch in LAYOUT_ARCHS if arch not in archs]
+    cache = arguments.cache.resolve()
+    try:
+        if arguments.list:
+            for runtime in runtimes(cache):
+                print(line(runtime, runtime.suite, ""))
+            return 0
+        folder = read_folder(arguments.packages)
+        with alone(cache):
+            fetcher = Fetcher(cache, folder, arguments.refresh)
+            return 1 if fetch_all(fetcher, arguments.suites, archs) else 0
+    except (AptError, BadRuntime, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; what was finished stays", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
