@@ -11,6 +11,9 @@ from heapglass.model.allocator import Thread
 from .real import DTV, KEY, Runtime
 
 
+MOST_SEEN = 3 << 20  # bytes of one mapping that are compared
+
+
 @dataclass
 class Step:
     """A call: the line for the player, and the model's answer to it."""
@@ -29,6 +32,7 @@ class Session:
     end: str = ""  # the abort's text, or "fault"
 
     def __post_init__(self) -> None:
+        self.process = self.runtime.process(self.tunables)
         self.model: Allocator = self.runtime.allocator(self.tunables)
         self.threads: dict[int, Thread] = {1: self.model}
         self.dtvs: dict[int, int] = {}
@@ -72,7 +76,8 @@ class Session:
             self._quiet(op, run, a)
             return []
         if op == "s":
-            return [model.kernel.sbrk(a) if model.kernel.sbrk(0) else 0]  # type: ignore[list-item]
+            was = model.kernel.sbrk(a)
+            return [model.layout.max_address if was is None else was]
         simple = {
             "m": lambda: run.malloc(a),
             "c": lambda: run.calloc(a, b),
@@ -101,7 +106,9 @@ class Session:
 
     def _begin(self, number: int) -> list[int]:
         self.threads[number] = self.model.thread()
-        self.dtvs[number] = self.model.calloc(*DTV)
+        self.dtvs[number] = dtv = self.model.calloc(DTV, self.model.layout.header)
+        if dtv:
+            self.model.write(dtv, self.runtime.dtv(number))
         return []
 
     def _finish(self, number: int) -> list[int]:
@@ -124,27 +131,28 @@ class Session:
     def look_everywhere(self) -> None:
         """Compare main_arena, mp_, the main heap, every other heap, every mmapped chunk."""
         machine = self.model.machine
-        layout = machine.layout
+        layout, process = machine.layout, self.process
         self.look(machine.main, layout.state.size)
         self.look_at_params()
         for mapping in list(self.model.memory.mappings()):
             if mapping.perms == "rw-" and mapping.name in ("[heap]", ""):
-                if mapping.start < self.runtime.process.mmap_top:
-                    self.look(mapping.start, mapping.end - mapping.start)
+                if mapping.start < process.mmap_top:
+                    start = max(mapping.start, process.brk if mapping.name else 0)
+                    self.look(start, min(mapping.end - start, MOST_SEEN))
 
     def look_at_params(self) -> None:
         """Compare mp_, which stands elsewhere in the model."""
         layout, machine = self.model.layout, self.model.machine
         size = layout.structs["malloc_par"].size
         data = self.model.read(machine.places.mp, size).hex()
-        at = self.runtime.process.symbols["mp_"]
+        at = self.process.symbols["mp_"]
         self.steps.append(Step(f"1 D {at:x} {size:x}", f"= {data}"))
 
     # --- the real side ------------------------------------------------------------------------
 
     def script(self) -> str:
         """The lines for the player."""
-        key = self.runtime.process.symbols.get("tcache_key", 0)
+        key = self.process.symbols.get("tcache_key", 0)
         word = KEY & ((1 << 8 * self.model.layout.word) - 1)
         return "\n".join([f"{key:x} {word:x}", *(step.line for step in self.steps)]) + "\n"
 

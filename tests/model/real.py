@@ -24,8 +24,9 @@ RELEASES = ("2.31", "2.36", "2.41", "2.43", "2.44")
 ARCHES = ("amd64", "i386")
 ABI = {"amd64": "x86_64", "i386": "i386"}
 KEY = 0x1BADC0DE5EED1234
+MOST_THREADS = 24  # as in play.c
 NO_RANDOM = 0x0040000  # ADDR_NO_RANDOMIZE
-DTV = (17, 16)  # what the C library callocs for a thread: pointers to its thread-local blocks
+DTV = 17  # pairs of words that the C library callocs for a thread: its thread-local blocks
 FLAGS = ("-std=gnu11", "-O1", "-fno-builtin", "-fno-stack-protector", "-pthread", "-Wall", "-Werror")
 
 
@@ -49,7 +50,8 @@ class Runtime:
         self.libdir, self.loader = self.folder / said["libdir"], self.folder / said["loader"]
         self.debug_dir = self.folder / said["debug_dir"]
         self.program = self._build()
-        self.process = self._probe()
+        self._processes: dict[str, Process] = {}
+        self._dtvs: list[bytes] = []
 
     def _build(self) -> Path:
         result = BUILT / f"{self.glibc}-{self.arch}"
@@ -70,8 +72,29 @@ class Runtime:
         part.replace(result)
         return result
 
-    def _probe(self) -> Process:
-        out = self.run("0 0\n", "m").stdout.decode()
+    def process(self, tunables: dict[str, int] | None = None) -> Process:
+        """What a process looks like at its start: tunables may move the break."""
+        key = repr(tunables or {})
+        if key not in self._processes:
+            self._processes[key] = self._probe(tunables)
+        return self._processes[key]
+
+    def dtv(self, thread: int) -> bytes:
+        """What the C library writes into its block for a thread: its own business, the same bytes
+        whenever a thread with this number begins."""
+        if not self._dtvs:
+            model = self.allocator()
+            pair = 2 * model.layout.word
+            blocks = [model.calloc(DTV, pair) for _ in range(2, MOST_THREADS)]
+            size = DTV * pair
+            lines = [f"{n:x} n" for n in range(2, MOST_THREADS)]
+            lines += [f"1 D {block:x} {size:x}" for block in blocks]
+            out = self.run("0 0\n" + "\n".join(lines) + "\n").stdout.decode().splitlines()
+            self._dtvs = [bytes.fromhex(line[2:]) for line in out[-len(blocks) :]]
+        return self._dtvs[thread - 2]
+
+    def _probe(self, tunables: dict[str, int] | None) -> Process:
+        out = self.run("0 0\n", "m", tunables=tunables).stdout.decode()
         head, *rows = out.split(".\n")[0].splitlines()
         spans, base = [], 0
         for row in rows:
@@ -115,7 +138,7 @@ class Runtime:
 
     def allocator(self, tunables: dict[str, int] | None = None) -> Allocator:
         """A model of this process before its first call."""
-        process = self.process
+        process = self.process(tunables)
         model = Allocator(
             self.glibc,
             ABI[self.arch],

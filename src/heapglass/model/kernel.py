@@ -33,6 +33,8 @@ class Kernel:
         self.thp_aligned = thp_aligned  # Linux 6.7 and later: whole huge pages are aligned
         self.brk_blocked = False  # every growth of the break fails
         self.failing_mmaps = 0  # so many mmaps fail next; -1: all of them
+        if brk % page_size:  # somebody moved it before: the rest of that page is there
+            space.map(brk & -page_size, self.page_up(brk), "rw-", "[heap]")
 
     def page_up(self, size: int) -> int:
         """Round up to whole pages."""
@@ -47,19 +49,20 @@ class Kernel:
             return old
         if new < self.start_brk or new > self.mmap_top:
             return None
-        if delta > 0 and (self.brk_blocked or self._in_the_way(old, new)):
-            return None
         old_end, new_end = self.page_up(old), self.page_up(new)
         if new_end > old_end:
+            if self.brk_blocked or self._in_the_way(old_end, new_end):
+                return None
             self._extend(old_end, new_end)
         elif new_end < old_end:
             self.space.unmap(new_end, old_end)
         self.brk = new
         return old
 
-    def _in_the_way(self, old: int, new: int) -> bool:
-        start, end = self.page_up(old), self.page_up(new) + self.page_size
-        return start < end and any(low < end and start < high for low, high in self._taken())
+    def _in_the_way(self, start: int, end: int) -> bool:
+        """Whether something is where the break should go, or a page behind."""
+        end += self.page_size
+        return any(low < end and start < high for low, high in self._taken())
 
     def _extend(self, start: int, end: int) -> None:
         one = self.space.mapping_at(start - 1)
@@ -71,8 +74,9 @@ class Kernel:
     # --- mappings -----------------------------------------------------------------------------
 
     def _taken(self) -> list[tuple[int, int]]:
+        """Ranges in use, ascending, not overlapping."""
         held = [(one.start, one.end) for one in self.space.mappings()]
-        return sorted([*held, *self.reserved]) if self.reserved else held
+        return merged([*held, *self.reserved]) if self.reserved else held
 
     def mmap(self, size: int, perms: str = "rw-", hint: int = 0) -> Optional[int]:
         """Map anonymous memory at *hint* if that is free, else where top-down puts it."""
@@ -115,15 +119,15 @@ class Kernel:
 
     def mremap(self, start: int, old: int, new: int) -> Optional[int]:
         """Resize a mapping, moving it if it must grow and cannot (MREMAP_MAYMOVE)."""
-        if self.failing_mmaps:
-            self.failing_mmaps -= self.failing_mmaps > 0
-            return None
         one = self.space.mapping_at(start)
         if one is None or start + old > one.end:
             return None
         if new <= old:
             self.space.unmap(start + new, start + old)
             return start
+        if self.failing_mmaps:
+            self.failing_mmaps -= self.failing_mmaps > 0
+            return None
         if start + old == one.end and self._free(start + old, start + new):
             self.space.grow(one, start + new)
             return start
@@ -140,3 +144,14 @@ class Kernel:
     def discard(self, start: int, size: int) -> None:
         """MADV_DONTNEED: the pages are zero from now on."""
         self.space.discard(start, start + self.page_up(size))
+
+
+def merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the same ranges, ascending, those that overlap made one."""
+    result: list[tuple[int, int]] = []
+    for start, end in sorted(ranges):
+        if result and start < result[-1][1]:
+            result[-1] = (result[-1][0], max(end, result[-1][1]))
+        else:
+            result.append((start, end))
+    return result
