@@ -7,6 +7,7 @@ only declares, as struct pthread may be, is looked for in the units of the threa
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +36,8 @@ EXPANDED = frozenset({"header"})  # members of struct pthread whose own members 
 STRUCT, UNION, TYPEDEF = "DW_TAG_structure_type", "DW_TAG_union_type", "DW_TAG_typedef"
 TRANSPARENT = frozenset({TYPEDEF, *(f"DW_TAG_{n}_type" for n in ("const", "volatile", "atomic"))})
 POINTERS = frozenset({"DW_TAG_pointer_type", "DW_TAG_reference_type"})
+VARIABLE = re.compile(r"[A-Za-z_]\w*")  # arm's mapping symbols begin with a $
+NO_VARIABLES = frozenset({"__PRETTY_FUNCTION__", "__func__"})
 MAX_DEPTH = 64  # of types of types; DWARF that goes deeper is damaged
 
 
@@ -148,9 +151,10 @@ def read_symbols(elf: Any) -> Iterator[tuple[str, Symbol]]:
             source = row.name
         elif binding == "STB_LOCAL" and source == MALLOC and kind in ("STT_OBJECT", "STT_TLS"):
             home = row["st_shndx"]
-            if isinstance(home, int) and "." not in row.name:  # a dot: the compiler's own name
+            name = re.sub(r"\.\d+$", "", row.name)  # the compiler numbers statics of functions
+            if isinstance(home, int) and VARIABLE.fullmatch(name) and name not in NO_VARIABLES:
                 section = elf.get_section(home).name
-                found[row.name] = Symbol(row["st_size"], kind[len("STT_") :], section)
+                found[name] = Symbol(row["st_size"], kind[len("STT_") :], section)
     yield from sorted(found.items())
 
 
