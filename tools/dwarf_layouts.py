@@ -116,7 +116,7 @@ def _debug_file(library: Path, debug_dir: Path) -> Iterator[tuple[str, Any]]:
         if not path.is_file():
             raise NoLayout(f"{path} is missing: expected the debug file of {library}")
         with contextlib.closing(ELFFile.load_from_path(str(path))) as elf:
-            if not elf.has_dwarf_info():
+            if not any(map(elf.get_section_by_name, (".debug_info", ".zdebug_info"))):
                 raise NoLayout(f"{path}: expected DWARF")
             yield build_id, elf
     except (ELFError, DWARFError, KeyError) as error:
@@ -241,10 +241,17 @@ def _offset(member: Any) -> int:
 
 
 def _bits(member: Any, offset: int) -> tuple[int, int] | None:
+    """Return a bit field's first bit and length, None for another member."""
     if not _has(member, "DW_AT_bit_size"):
         return None
-    first = _value(member, "DW_AT_data_bit_offset", 8 * offset) - 8 * offset
-    return (first, _value(member, "DW_AT_bit_size"))
+    length = _value(member, "DW_AT_bit_size")
+    if not _has(member, "DW_AT_bit_offset"):
+        return (_value(member, "DW_AT_data_bit_offset", 8 * offset) - 8 * offset, length)
+    # DWARF 2 to 4 may count from the most significant bit of the declared type
+    from_top = _value(member, "DW_AT_bit_offset")
+    if not member.cu.structs.little_endian:
+        return (from_top, length)
+    return (8 * _extent(_type_of(member))[0] - from_top - length, length)
 
 
 def _extent(die: Any) -> tuple[int, int]:
