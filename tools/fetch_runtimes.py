@@ -65,6 +65,7 @@ OTHER_NAMES = {
     "trixie": "stable",
     "sid": "unstable",
 }
+CODENAMES = {"experimental": "rc-buggy"}  # what a Release says where it is not the suite's name
 
 
 class NoArchitecture(Exception):
@@ -153,12 +154,11 @@ class Fetcher:
         unpacked = work / "runtime"
         unpack(pair, unpacked)
         made = describe(unpacked, version, suite, arch)
+        _write(made)
         if place.exists():
             place.rename(work / "old")
         unpacked.rename(place)
-        runtime = replace(made, folder=place)
-        _write(runtime)
-        return runtime
+        return replace(made, folder=place)
 
 
 def _write(runtime: Runtime) -> None:
@@ -187,8 +187,8 @@ def _from_mirror(work: Path, suite: str, arch: str) -> list[Package]:
 def _from_suite(work: Path, name: str, codename: str, arch: str) -> list[Package]:
     apt = PrivateApt(work / "apt", mirror(), name, arch)
     apt.update()
-    if apt.codename() not in (codename, "rc-buggy"):
-        raise AptError(f"the mirror's {name} is {apt.codename()}, not {codename}")
+    if apt.codename() != CODENAMES.get(codename, codename):
+        raise AptError(f"the mirror's {name} is {apt.codename() or 'nothing'}, not {codename}")
     if not apt.has_architecture():
         raise NoArchitecture(f"{codename} does not have {arch}")
     found = {package.name: package for package in map(from_control, apt.download(WANTED))}

@@ -21,6 +21,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -177,8 +178,8 @@ def description(runtime: Runtime, case: Case, libc: Libc, report: Report, found:
     }
 
 
-def make(runtime: Runtime) -> None:
-    """Make the cores of one runtime and its debug file."""
+def make(runtime: Runtime, only: Collection[str] = ()) -> None:
+    """Make the cores of one runtime (of *only*, if that names any) and its debug file."""
     libc = read_libc(runtime.libdir / "libc.so.6", runtime.debug_dir)
     tiny = debug_file(DEBUG, libc.build_id)
     tiny.parent.mkdir(parents=True, exist_ok=True)
@@ -187,13 +188,13 @@ def make(runtime: Runtime) -> None:
     copied = in_workshop(runtime)
     CORES.mkdir(parents=True, exist_ok=True)
     for case in CASES:
-        if case.name not in wanted:
+        stem = CORES / f"{runtime.name}-{case.name}"
+        if case.name not in wanted or (only and stem.name not in only):
             continue
         program = build(copied, case.program, WORKSHOP / "programs")
         report_file, core = dump(program, case)
         report = read_report(report_file)
         found = facts(copied, libc, program, core, report)
-        stem = CORES / f"{runtime.name}-{case.name}"
         packed = lzma.compress(core.read_bytes(), preset=9 | lzma.PRESET_EXTREME)
         stem.with_name(stem.name + ".core.xz").write_bytes(packed)
         text = json.dumps(description(runtime, case, libc, report, found), indent=1)
@@ -206,6 +207,7 @@ def main() -> int:
     """Make them all; exit status 2 if this machine cannot."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--runtimes", type=Path, default=RUNTIMES, help="folder of runtimes")
+    parser.add_argument("names", nargs="*", help="cores to make, as 2.36-amd64-bins; else all")
     arguments = parser.parse_args()
     pattern = CORE_PATTERN.read_text().strip()
     if pattern[:1] in ("|", "/"):
@@ -218,7 +220,7 @@ def main() -> int:
         return 2
     let_children_dump()
     for runtime in runtimes:
-        make(runtime)
+        make(runtime, arguments.names)
     shutil.rmtree(WORKSHOP)
     return 0
 

@@ -53,6 +53,26 @@ def test_an_overwritten_size_is_corrupt_and_the_walk_goes_on_at_the_next_proven_
     assert f"{reason}; nothing is known up to {made.chunks[2]:#x}" in heap.problems
 
 
+def test_the_foot_of_a_free_chunk_tells_where_the_next_one_is():
+    """What an overflow into a free chunk's header leaves: its size is gone, its foot is not."""
+    made = MadeHeap([0x411, 0x411, 0x21, 0x21])
+    made.link(1, [made.chunks[1]])
+    made.set_word(made.chunks[1], 0x4141414141414141)
+    made.set_size(made.chunks[1], 0x4141414141414141)
+
+    heap = made.heap()
+    chunks = list(heap.every_chunk())
+
+    assert [(c.address, c.state) for c in chunks] == [
+        (made.chunks[0], None),
+        (made.chunks[1], "corrupt"),
+        (made.chunks[2], "used"),
+        (made.chunks[3], "used"),
+        (made.top, "top"),
+    ]
+    assert len([problem for problem in heap.problems if "in no bin" in problem]) == 0
+
+
 @pytest.mark.parametrize(
     ("size", "reason"),
     [(0, "size 0x0 is below MINSIZE (0x20)"), (0x29, "size 0x28 is not a multiple of 0x10")],

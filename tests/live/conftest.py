@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import ARCHES, RELEASES, ROOT
+from programs import (
+    ARCHES,
+    RELEASES,
+    ROOT,
+    MissingRuntime,
+    Runtime,
+    build,
+    find_runtime,
+    wait_for_report,
+)
 from session import DOORS
 from sessions import Key, Sessions
 
@@ -27,6 +40,31 @@ def sessions(request: pytest.FixtureRequest) -> Iterator[Sessions]:
     running = Sessions(list(keys.values()))
     yield running
     running.close()
+
+
+@pytest.fixture
+def runtime(request: pytest.FixtureRequest) -> Runtime:
+    """The runtime of (glibc, arch); a parameter of the test. One that is missing fails it."""
+    try:
+        return find_runtime(*request.param)
+    except MissingRuntime as error:
+        return pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture
+def stopped(runtime: Runtime, tmp_path: Path) -> Iterator[int]:
+    """The process id of a program with four more threads, which has reported and was stopped.
+
+    Its report is in `tmp_path`.
+    """
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with subprocess.Popen([str(build(runtime, "threads")), str(fifo)]) as process:
+        wait_for_report(fifo, tmp_path / "report")
+        process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        yield process.pid
+        process.kill()
 
 
 def _cells(reports: dict[str, list[Any]]) -> dict[tuple[str, str, str], list[int | None]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..glibc.layout import SIZE_BITS
-from ..heap.columns import STATE_NAMES
+from ..heap.columns import CORRUPT, STATE_NAMES
 from ..heap.heap import Heap
 from ..heap.segments import Segment
 
@@ -21,8 +21,13 @@ def histogram_of(segments: Iterable[Segment]) -> Counter[tuple[str | None, int]]
         counts.update(zip(segment.columns.states, segment.columns.sizes))
     merged: Counter[tuple[str | None, int]] = Counter()
     for (state, size_field), count in counts.items():
-        merged[STATE_NAMES[state], size_field & ~SIZE_BITS] += count
+        merged[STATE_NAMES[state], believed_size(state, size_field)] += count
     return merged
+
+
+def believed_size(state: int, size_field: int) -> int:
+    """Return a chunk's size for sums: that of a corrupt one is not to be believed, and is 0."""
+    return 0 if state == CORRUPT else size_field & ~SIZE_BITS
 
 
 def totals_of(histogram: Mapping[tuple[str | None, int], int]) -> Totals:

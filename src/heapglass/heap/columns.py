@@ -28,6 +28,9 @@ STATE_NAMES = (
 )
 
 
+MOST_SEARCHED = 16 << 20  # bytes in which the foot of a destroyed free chunk is looked for
+
+
 class Gap(NamedTuple):
     """A range in which no chunk could be told: the walk stopped at *start*, went on at *end*."""
 
@@ -136,6 +139,27 @@ class Walker:
             return Stop(address, "corrupt", f"size {size:#x} is not a multiple of {self._align:#x}")
         return Stop(address, "corrupt", f"size {size:#x} runs past {end:#x}")
 
+    def behind_free(self, chunk: int, end: int) -> int | None:
+        """Return the chunk behind a free one whose size is destroyed, None if it cannot be told.
+
+        A free chunk's size stands at its foot too, in the next chunk's prev_size, and that chunk's
+        P bit is clear.
+        """
+        span = self._span(chunk)
+        if span is None:
+            return None
+        base, view = span
+        shift = self.words.size.bit_length() - 1
+        first, last = (chunk - base) >> shift, min((end - base) >> shift, len(view) - 1)
+        step = self._align >> shift
+        most = min(last, first + MOST_SEARCHED // self.words.size)
+        for at in range(first + (self._min >> shift), most, step):
+            if view[at] != (at - first) << shift or view[at + 1] & PREV_INUSE:
+                continue
+            if self._min <= view[at + 1] & ~SIZE_BITS <= end - base:
+                return base + (at << shift)
+        return None
+
     def is_fencepost(self, chunk: int) -> bool:
         """Whether the closing headers that sysmalloc writes into an old top stand here.
 
@@ -186,11 +210,13 @@ def walk_through(
         if stop.kind in ("end", "fencepost"):
             return stop
         number = bisect_right(anchors, stop.address)
-        if number >= len(anchors) or anchors[number] >= end:
-            _add_corrupt(walker, columns, stop, end)
+        proven = anchors[number] if number < len(anchors) else end
+        if stop.address in anchors[max(number - 1, 0) : number]:
+            proven = walker.behind_free(stop.address, min(proven, end)) or proven
+        _add_corrupt(walker, columns, stop, min(proven, end))
+        if proven >= end:
             return stop
-        _add_corrupt(walker, columns, stop, anchors[number])
-        address = anchors[number]
+        address = proven
 
 
 def _add_corrupt(walker: Walker, columns: Columns, stop: Stop, end: int) -> None:

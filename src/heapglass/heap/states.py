@@ -36,8 +36,7 @@ class Judge:
         """Set `columns.states`; rows that the walk has judged (top, fencepost, …) stay."""
         states, sizes = columns.states, columns.sizes
         states.extend(bytes(len(columns) - len(states)))
-        self._flags(columns)
-        flagged_free = [row for row, state in enumerate(states) if state == UNKNOWN]
+        flagged_free = self._flags(columns)
         self._listed(columns)
         if self._blind_below or self._lost:
             for row, state in enumerate(states):
@@ -47,18 +46,24 @@ class Judge:
         if nowhere and not self._bins_lost:
             self._say("free by the next chunk's P bit, but in no bin", nowhere)
 
-    def _flags(self, columns: Columns) -> None:
-        """Mark as UNKNOWN the rows whose flags do not say "in use"."""
+    def _flags(self, columns: Columns) -> list[int]:
+        """Mark as UNKNOWN the rows that no header says to be in use.
+
+        Returns the rows that a believable header says to be free.
+        """
         states, sizes = columns.states, columns.sizes
         last = len(columns) - 1
+        flagged_free = []
         for row in [row for row, size in enumerate(sizes) if not size & PREV_INUSE]:
-            if row and states[row - 1] == USED:
+            if row and states[row - 1] == USED and states[row] != CORRUPT:
                 states[row - 1] = UNKNOWN
+                flagged_free.append(row - 1)
         for row in [row for row, state in enumerate(states) if state == CORRUPT]:
             if row and states[row - 1] == USED:
                 states[row - 1] = UNKNOWN  # the header that would tell is not to be believed
         if last >= 0 and states[last] == USED:
             states[last] = UNKNOWN  # the memory behind it is missing
+        return flagged_free
 
     def _listed(self, columns: Columns) -> None:
         """Give the chunks of the lists their state."""

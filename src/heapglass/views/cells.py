@@ -112,11 +112,11 @@ def totals_text(totals: Mapping[str | None, tuple[int, int]]) -> str:
     count = sum(number for number, _ in totals.values())
     total = sum(size for _, size in totals.values())
     order: Sequence[str | None] = (*STATES, None)
-    parts = [
-        f"{totals[state][0]} {state or 'not known'} ({totals[state][1]:#x})"
-        for state in order
-        if state in totals
-    ]
+    parts = []
+    for state in order:
+        if state in totals:
+            number, size = totals[state]
+            parts.append(f"{number} {state or 'not known'}{f' ({size:#x})' if size else ''}")
     line = f"{count} chunks, {total:#x} bytes"
     return f"{line}: {', '.join(parts)}" if parts else line
 

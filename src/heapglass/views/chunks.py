@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from ..analysis.stats import Totals, totals_of
+from ..analysis.stats import Totals, believed_size, totals_of
 from ..analysis.where import Test, compile_where
 from ..errors import BadRequest, MemoryFault, NotFound
 from ..glibc.layout import SIZE_BITS
@@ -225,7 +225,7 @@ class _Selection:
                 else Counter((states[row], sizes[row]) for row in rows)
             )
             for (state, size_field), count in pairs.items():
-                counts[STATE_NAMES[state], size_field & ~SIZE_BITS] += count
+                counts[STATE_NAMES[state], believed_size(state, size_field)] += count
         for chunk in self._mapped:
             counts[chunk.state, chunk.size] += 1
         return totals_of(counts)
@@ -375,7 +375,7 @@ def _detail(heap: Heap, found: Chunk) -> list[Fact]:
     facts = [
         Fact("address", "chunk", Address(found.address), Kind.ADDRESS),
         Fact("user", "mem", Address(found.address + layout.header), Kind.ADDRESS),
-        Fact("end", "end", Address(found.address + found.size), Kind.ADDRESS),
+        Fact("end", "end", _end(found), Kind.ADDRESS),
         Fact("size", "size", found.size, Kind.SIZE, f"({found.size} bytes)"),
         Fact("flags", "flags", flags_text(found.size_field), note=_flags_words(found.size_field)),
         Fact("state", "state", state_cell(found.state)),
@@ -398,6 +398,12 @@ def _detail(heap: Heap, found: Chunk) -> list[Fact]:
     return facts
 
 
+def _end(found: Chunk) -> Any:
+    if found.state == "corrupt":
+        return Absent.UNKNOWN
+    return Address(found.address + found.size)
+
+
 def _flags_words(size_field: int) -> str:
     names = ((1, "PREV_INUSE"), (2, "IS_MMAPPED"), (4, "NON_MAIN_ARENA"))
     said = " | ".join(name for bit, name in names if size_field & bit)
@@ -418,8 +424,9 @@ def _links(heap: Heap, found: Chunk) -> list[Fact]:
     facts = [
         Fact("bin", "bin", listed.label, note=f"({place + 1} of {len(listed.chunks)})"),
         Fact("position", "", place, Kind.COUNT),
-        Fact("thread", "thread", listed.thread),
     ]
+    if listed.thread is not None:
+        facts.append(Fact("thread", "thread", listed.thread))
     mem = found.address + heap.layout.header
     protected = heap.layout.has("safe_linking") and listed.kind in ("tcache", "fast")
     names = ["fd"] if listed.kind in ("tcache", "fast") else ["fd", "bk"]

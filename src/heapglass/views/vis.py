@@ -16,6 +16,7 @@ from .cells import chunk_data, finish, flags_text
 HUES = (Style.ONE, Style.TWO, Style.THREE, Style.FOUR, Style.FIVE, Style.SIX)
 CHUNKS = 24  # drawn if nothing else is said
 MOST_BYTES = 1 << 16  # of one chunk that are read for a drawing
+FEW_ROWS = 3  # of top, and of a chunk whose size is not to be believed
 Line = list[Tag]
 
 
@@ -69,18 +70,17 @@ def _data(heap: Heap, chunk: Chunk) -> dict[str, Any]:
 def _draw(heap: Heap, chunk: Chunk, hue: Style, whole: bool) -> Iterator[Line]:
     """Yield the lines of a chunk: a head line that names it, then its words two a line."""
     yield [Tag("╭─ ", hue), Tag(_head(chunk), Style.STRONG), *_marks(heap, chunk)]
-    if chunk.state == "top":
-        whole = False
     rows = _rows(heap, chunk)
     folded = [(at, words, 1) for at, words in rows] if whole else list(_folded(rows))
     for at, words, repeat in folded:
         yield _words_line(heap, chunk, at, words, hue)
         if repeat > 1:
             more = (repeat - 1) * 2 * heap.words.size
-            said = f"  … the same {repeat - 1} times more ({more:#x} bytes)"
+            times = "once" if repeat == 2 else f"{repeat - 1} times"
+            said = f"  … the same {times} more ({more:#x} bytes)"
             yield [Tag("│ ", hue), Tag(said, Style.DIM)]
     drawn = len(rows) * 2 * heap.words.size
-    if chunk.size > drawn:
+    if chunk.size > drawn and chunk.state != "corrupt":
         yield [Tag("│ ", hue), Tag(f"  … {chunk.size - drawn:#x} bytes more, not drawn", Style.DIM)]
 
 
@@ -108,6 +108,8 @@ def _rows(heap: Heap, chunk: Chunk) -> list[tuple[int, tuple[int, ...]]]:
     """Read a chunk two words a row; what cannot be read ends it."""
     pair = 2 * heap.words.size
     size = max(min(chunk.size, MOST_BYTES), pair)
+    if chunk.state in ("top", "corrupt", "fencepost"):
+        size = min(size, FEW_ROWS * pair)
     rows = []
     for at in range(chunk.address, chunk.address + size - pair + 1, pair):
         try:

@@ -1,0 +1,32 @@
+#!/bin/sh
+# Runs the tests that need neither gdb nor a download under the oldest and the newest Python that this
+# machine has beside its own (3.9 to 3.14): gdb brings a Python of its own, whatever its age.
+set -eu
+cd "$(dirname "$0")/.."
+
+find_python() {
+  command -v "python$1" 2>/dev/null && "python$1" -c '' 2>/dev/null && return
+  command -v pyenv >/dev/null || return 0
+  found=$(ls -d "$(pyenv root)"/versions/"$1".*/bin/python 2>/dev/null | tail -n 1)
+  [ -z "$found" ] || echo "$found"
+}
+
+own=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+for version in 3.9 3.14 3.13; do
+  [ "$version" = "$own" ] && continue
+  python=$(find_python "$version" | tail -n 1)
+  if [ -z "$python" ]; then
+    echo "== Python $version is not on this machine: not tested under it"
+    continue
+  fi
+  folder=.cache/python-$version
+  if [ ! -e "$folder/.ready" ]; then
+    "$python" -m venv "$folder"
+    "$folder/bin/python" -m pip install -q --disable-pip-version-check \
+      pyelftools pytest hypothesis zstandard lz4
+    touch "$folder/.ready"
+  fi
+  echo "== tests under Python $version"
+  "$folder/bin/python" -m pytest tests --ignore tests/live --ignore tests/gdb --ignore tests/tools
+  [ "$version" = 3.14 ] && break
+done

@@ -1,0 +1,45 @@
+#!/bin/sh
+# Sets up what `make demo` or `make test` needs on Debian or Ubuntu, and says what it does:
+# system packages by apt (as root or with sudo; otherwise the line to run is printed), and a virtual
+# environment of its own in .venv. Does nothing, quickly, where all is there.
+set -eu
+cd "$(dirname "$0")/.."
+what=${1:-test}
+python=${PYTHON:-python3}
+
+demo="python3 python3-venv gdb gcc libc6-dev libc6-dbg make"
+tests="$demo gcc-multilib libc6-dev-i386 binutils strace gdbserver xz-utils zstd lz4 debian-archive-keyring"
+wanted=$demo
+[ "$what" = test ] && wanted=$tests
+
+missing=""
+for package in $wanted; do
+  dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -q '^installed$' ||
+    missing="$missing $package"
+done
+
+if [ -n "$missing" ]; then
+  install="apt-get install -y --no-install-recommends$missing"
+  if [ "$(id -u)" = 0 ]; then
+    as=""
+  elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+    as="sudo"
+  else
+    echo "heapglass needs system packages that only root can install. Run this, then make again:"
+    echo "  sudo apt-get update && sudo $install"
+    exit 1
+  fi
+  echo "setup: installing system packages:$missing"
+  $as apt-get update -q >/dev/null
+  DEBIAN_FRONTEND=noninteractive $as $install -q >/dev/null
+fi
+
+stamp=.venv/.heapglass-$what
+if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
+  extra=""
+  [ "$what" = test ] && extra="[dev]"
+  echo "setup: making a virtual environment in .venv (heapglass$extra)"
+  [ -x .venv/bin/python ] || "$python" -m venv .venv
+  .venv/bin/python -m pip install -q --disable-pip-version-check -e ".$extra"
+  touch "$stamp"
+fi
