@@ -8,6 +8,7 @@ from typing import Optional
 from ..errors import BadRequest, UnsupportedGlibc
 from ..glibc.layout import Layout, layout_for, word_of
 from ..glibc.releases import parse_version
+from ..glibc.threads import CONTROL_BLOCKS, ControlBlock
 from . import options, places
 from .entries import CountingEntry, PlainEntry, SlotEntry
 from .kernel import Kernel
@@ -20,6 +21,8 @@ _MAIN_ARENA = {8: 0x7FFFF7FA0C80, 4: 0xF7FA07C0}
 _HEAP = {8: 0x555555559000, 4: 0x5655A000}
 _TLS = {8: 0x7FFFFFF00000, 4: 0xFFF00000}  # above whatever mmap gives
 _TLS_ROOM = 0x80000  # for the blocks of threads
+_BLOCK = 0x400  # of one thread: its variables, its control block, its DTV
+_CONTROL, _DTV = 0x80, 0x380  # where those are in it
 DEFAULT_KEY = 0x1BADC0DE5EED1234
 
 
@@ -85,6 +88,12 @@ class Thread:
 
     def __init__(self, machine: Machine, tls: int, number: int) -> None:
         self.machine, self.tls, self.number = machine, tls, number
+
+    @property
+    def tp(self) -> Optional[int]:
+        """The thread pointer; None for a port whose control block is not in the tables."""
+        control = CONTROL_BLOCKS.get(self.machine.layout.abi)
+        return thread_pointer(control, self.tls) if control else None
 
     def _turn(self) -> Machine:
         """Let this thread run."""
@@ -306,16 +315,26 @@ class Allocator(Thread):
 
     def _new_tls(self, tls: int) -> None:
         machine = self.machine
-        machine.space.fill(tls, 0, machine.places.tls.size)
         if machine.has("tcache_dummy"):
             machine.store(tls + machine.places.tls.tcache, machine.places.dummy)
+        control = CONTROL_BLOCKS.get(machine.layout.abi)
+        if control is None:
+            return
+        tp, dtv = thread_pointer(control, tls), tls + _DTV + 2 * machine.SZ
+        for offset in control.self_pointers:
+            machine.store(tp + offset, tp)
+        if control.tid is not None:
+            machine.store_int(tp + control.tid, (tls - _TLS[machine.SZ]) // _BLOCK + 1)
+        machine.store(tp + control.dtv, dtv)
+        machine.store(dtv - 2 * machine.SZ, 1)
+        machine.store(dtv + 2 * machine.SZ, tls)
 
     def thread(self) -> Thread:
         """Start another thread; it runs when its methods are called."""
         self._threads += 1
         machine = self.machine
-        tls = _TLS[machine.SZ] + self._threads * 0x200
-        if self._threads * 0x200 + 0x200 > _TLS_ROOM:
+        tls = _TLS[machine.SZ] + self._threads * _BLOCK
+        if (self._threads + 1) * _BLOCK > _TLS_ROOM:
             raise BadRequest(f"too many threads: {self._threads}")
         self._new_tls(tls)
         machine.store(machine.at["single_threaded"], 0)
@@ -368,3 +387,8 @@ def _order(abi: str) -> str:
 
 def _power_of_two(number: int) -> bool:
     return number > 0 and not number & (number - 1)
+
+
+def thread_pointer(control: ControlBlock, block: int) -> int:
+    """Return the thread pointer of the thread whose block begins at *block*."""
+    return block + _CONTROL - min(control.dtv, 0)

@@ -11,11 +11,12 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Optional
 
-from ..errors import MemoryFault
+from ..errors import HeapglassError, MemoryFault
 from ..memory import Memory, Region
 
 FRAME = 4096  # bytes of a frame, whatever the page size: it divides every page size
 SHIFT = 12
+MOST_FRAMES = 1 << 18  # that may be touched: 1 GiB
 _CODES = {8: "Q", 4: "I", 2: "H", 1: "B"}
 
 Load = Callable[[int], int]
@@ -165,6 +166,8 @@ class Space:
         """Return the bytes of a frame. KeyError: not mapped, or not readable."""
         frame = self._frames.get(number)
         if frame is None:
+            if len(self._frames) >= MOST_FRAMES:
+                raise HeapglassError("the model would hold more than 1 GiB of touched memory")
             frame = self._frames[number] = self._fetch(number)
         return frame
 
