@@ -119,8 +119,8 @@ class Kernel:
 
     def mremap(self, start: int, old: int, new: int) -> Optional[int]:
         """Resize a mapping, moving it if it must grow and cannot (MREMAP_MAYMOVE)."""
-        one = self.space.mapping_at(start)
-        if one is None or start + old > one.end:
+        end = self.space.end_of(start)
+        if start + old > end:
             return None
         if new <= old:
             self.space.unmap(start + new, start + old)
@@ -128,8 +128,9 @@ class Kernel:
         if self.failing_mmaps:
             self.failing_mmaps -= self.failing_mmaps > 0
             return None
-        if start + old == one.end and self._free(start + old, start + new):
-            self.space.grow(one, start + new)
+        last = self.space.mapping_at(start + old - 1)
+        if last and last.end == start + old and self._free(start + old, start + new):
+            self.space.grow(last, start + new)
             return start
         to = self._gap(new)
         if to is not None:

@@ -24,16 +24,17 @@ Store = Callable[[int, int], None]
 
 
 class Mapping:
-    """A range of addresses with its permissions."""
+    """A range of addresses with its permissions; *fresh*: made here, zero at first."""
 
-    __slots__ = ("end", "name", "perms", "start")
+    __slots__ = ("end", "fresh", "name", "perms", "start")
 
-    def __init__(self, start: int, end: int, perms: str, name: str) -> None:
+    def __init__(self, start: int, end: int, perms: str, name: str, fresh: bool = True) -> None:
         self.start, self.end, self.perms, self.name = start, end, perms, name
+        self.fresh = fresh
 
-    def piece(self, start: int, end: int) -> Mapping:
-        """Return a part of it."""
-        return Mapping(start, end, self.perms, self.name)
+    def piece(self, start: int, end: int, perms: str = "") -> Mapping:
+        """Return a part of it, maybe with other permissions."""
+        return Mapping(start, end, perms or self.perms, self.name, self.fresh)
 
 
 class _Cells(dict[int, Any]):
@@ -61,8 +62,7 @@ class Space:
         self._readable = _Cells(lambda number: self._read_cell("", self._readable, number))
         self._writable = _Cells(lambda number: self._write_cell("", self._writable, number))
         self._cells: list[_Cells] = [self._readable, self._writable]
-        regions = base.regions() if base else ()
-        self._know([Mapping(r.start, r.end, r.perms, r.path) for r in regions])
+        self._know(list(_base_mappings(base, self.most)) if base else [])
 
     # --- mappings -----------------------------------------------------------------------------
 
@@ -93,6 +93,9 @@ class Space:
 
     def grow(self, one: Mapping, end: int) -> None:
         """Extend a mapping upwards; what is new is zero."""
+        if not one.fresh:
+            self.map(one.end, end, one.perms, one.name)
+            return
         self._drop(one.end, end)
         one.end = end
 
@@ -106,7 +109,7 @@ class Space:
             low, high = max(one.start, start), min(one.end, end)
             if one.start < low:
                 changed.append(one.piece(one.start, low))
-            changed.append(Mapping(low, high, perms, one.name))
+            changed.append(one.piece(low, high, perms))
             if one.end > high:
                 changed.append(one.piece(high, one.end))
         self._know(changed)
@@ -156,6 +159,14 @@ class Space:
             return self._maps[index]
         return None
 
+    def end_of(self, address: int) -> int:
+        """Return where the mappings that follow each other from *address* on end; 0: none."""
+        one, end = self.mapping_at(address), 0
+        while one is not None:
+            end = one.end
+            one = self.mapping_at(end)
+        return end
+
     def mappings(self) -> Iterator[Mapping]:
         """Yield the mappings, ascending."""
         return iter(self._maps)
@@ -172,23 +183,24 @@ class Space:
         return frame
 
     def _fetch(self, number: int) -> bytearray:
-        one = self.mapping_at(number << SHIFT)
-        if one is None or one.perms[0] != "r":
-            if self._base is None or self._maps:
-                raise KeyError(number)
-        if self._base is None:
-            return bytearray(FRAME)
-        try:
-            return bytearray(self._base.read(number << SHIFT, FRAME))
-        except MemoryFault:
-            if one is not None and self._base_lacks(one):
-                return bytearray(FRAME)
-            raise KeyError(number) from None
+        start, frame = number << SHIFT, bytearray(FRAME)
+        for low, high in self._backed(start, start + FRAME):
+            assert self._base is not None
+            try:
+                frame[low - start : high - start] = self._base.read(low, high - low)
+            except MemoryFault:
+                raise KeyError(number) from None
+        return frame
 
-    def _base_lacks(self, one: Mapping) -> bool:
-        """Whether a mapping was made here, and not there."""
-        assert self._base is not None
-        return not any(r.start < one.end and one.start < r.end for r in self._base.regions())
+    def _backed(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Yield the parts of a frame that the base has."""
+        index = max(bisect_right(self._starts, start) - 1, 0)
+        while index < len(self._maps) and self._maps[index].start < end:
+            one = self._maps[index]
+            low, high = max(one.start, start), min(one.end, end)
+            if not one.fresh and low < high:
+                yield low, high
+            index += 1
 
     def _read_cell(self, code: str, cells: dict[int, Any], number: int) -> Any:
         right = number & self.most >> SHIFT
@@ -213,8 +225,7 @@ class Space:
     def _check(self, number: int, need: str) -> None:
         one = self.mapping_at(number << SHIFT)
         if one is None or need not in one.perms:
-            if self._base is None or self._maps:
-                raise KeyError(number)
+            raise KeyError(number)
 
     # --- single values ------------------------------------------------------------------------
 
@@ -326,3 +337,12 @@ class Space:
     def view(self, start: int, end: int) -> memoryview:
         """Return the bytes from *start* to *end* in one buffer: a copy."""
         return memoryview(self.read(start, end - start))
+
+
+def _base_mappings(base: Memory, most: int) -> Iterator[Mapping]:
+    """Yield the mappings of a base; if it does not know them, one that spans everything."""
+    regions = base.regions()
+    for region in regions:
+        yield Mapping(region.start, region.end, region.perms, region.path, False)
+    if not regions:
+        yield Mapping(0, most + 1, "rw-", "", False)
