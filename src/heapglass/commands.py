@@ -220,7 +220,7 @@ COMMANDS: tuple[Command, ...] = (
         (
             Argument("trace", "a trace file, .jsonl, may be compressed", required=True),
             Argument("--keep-going", "list all differences, not only the first", "flag"),
-            Argument("--image", "write the main heap's bytes, as the model has them", metavar="FILE"),
+            Argument("--image", "write the main heap's bytes to FILE", metavar="FILE"),
         ),
         help="Each recorded pointer, abort and crash is compared with the model's. The exit status "
         "is 1 if one differs.",

@@ -10,7 +10,6 @@ from heapglass.model.allocator import Thread
 
 from .real import DTV, KEY, Runtime
 
-
 MOST_SEEN = 3 << 20  # bytes of one mapping that are compared
 
 
@@ -135,10 +134,10 @@ class Session:
         self.look(machine.main, layout.state.size)
         self.look_at_params()
         for mapping in list(self.model.memory.mappings()):
-            if mapping.perms == "rw-" and mapping.name in ("[heap]", ""):
-                if mapping.start < process.mmap_top:
-                    start = max(mapping.start, process.brk if mapping.name else 0)
-                    self.look(start, min(mapping.end - start, MOST_SEEN))
+            theirs = mapping.perms == "rw-" and mapping.name in ("[heap]", "")
+            if theirs and mapping.start < process.mmap_top:
+                start = max(mapping.start, process.brk if mapping.name else 0)
+                self.look(start, min(mapping.end - start, MOST_SEEN))
 
     def look_at_params(self) -> None:
         """Compare mp_, which stands elsewhere in the model."""

@@ -6,14 +6,12 @@ import ctypes
 import json
 import os
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
 
-from heapglass.errors import MallocAbort, MemoryFault
 from heapglass.model import Allocator
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +25,15 @@ KEY = 0x1BADC0DE5EED1234
 MOST_THREADS = 24  # as in play.c
 NO_RANDOM = 0x0040000  # ADDR_NO_RANDOMIZE
 DTV = 17  # pairs of words that the C library callocs for a thread: its thread-local blocks
-FLAGS = ("-std=gnu11", "-O1", "-fno-builtin", "-fno-stack-protector", "-pthread", "-Wall", "-Werror")
+FLAGS = (
+    "-std=gnu11",
+    "-O1",
+    "-fno-builtin",
+    "-fno-stack-protector",
+    "-pthread",
+    "-Wall",
+    "-Werror",
+)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Optional
 
 from ..errors import BadRequest, UnsupportedGlibc
 from ..glibc.layout import Layout, layout_for, word_of
@@ -90,7 +89,7 @@ class Thread:
         self.machine, self.tls, self.number = machine, tls, number
 
     @property
-    def tp(self) -> Optional[int]:
+    def tp(self) -> int | None:
         """The thread pointer; None for a port whose control block is not in the tables."""
         control = CONTROL_BLOCKS.get(self.machine.layout.abi)
         return thread_pointer(control, self.tls) if control else None
@@ -254,7 +253,7 @@ class Allocator(Thread):
         self,
         glibc: str = "2.36",
         abi: str = "x86_64",
-        tunables: Optional[Mapping[str, int]] = None,
+        tunables: Mapping[str, int] | None = None,
         heap_base: int = 0,
         libc_base: int = 0,
         page_size: int = 4096,
@@ -263,7 +262,7 @@ class Allocator(Thread):
         mmap_top: int = 0,
         tcache_key: int = DEFAULT_KEY,
         reserved: Sequence[tuple[int, int]] = (),
-        alignment: Optional[int] = None,
+        alignment: int | None = None,
         thp_aligned: bool = False,
     ) -> None:
         layout = layout_for(parse_version(glibc), word_of(abi), _order(abi), alignment, abi)

@@ -17,16 +17,16 @@ class Arenas(Heaps):
 
     def arena_get(self, size: int) -> int:
         """The thread's arena, found or made for a first request of *size*."""
-        return self.load(self.thread_arena_at()) or self._arena_get2(size, 0)
+        return self.load(self.thread_arena_at()) or self._arena_get2(size)
 
-    def _arena_get2(self, size: int, avoid: int) -> int:
+    def _arena_get2(self, size: int) -> int:
         av = self._from_free_list()
         if av:
             return av
         limit = self._arena_limit()
         number = self.load(self.at["narenas"])
         if number > limit - 1 & self.MOST:
-            return self._reused_arena(avoid)
+            return self._reused_arena()
         self.store(self.at["narenas"], number + 1)
         av = self._new_arena(size)
         if not av:
@@ -95,7 +95,7 @@ class Arenas(Heaps):
         self.store(self.main + self.o_next, av)
         return av
 
-    def _reused_arena(self, avoid: int) -> int:
+    def _reused_arena(self) -> int:
         """The next arena in turn: its lock is free."""
         at = self.at["next_to_use"]
         av = self.load(at) or self.main
@@ -119,7 +119,7 @@ class Arenas(Heaps):
 
     def arena_get_retry(self, av: int, size: int) -> int:
         """Another arena after one had no memory."""
-        return self.main if av != self.main else self._arena_get2(size, av)
+        return self.main if av != self.main else self._arena_get2(size)
 
     def leave_arena(self) -> None:
         """What becomes of a thread's arena when the thread ends."""

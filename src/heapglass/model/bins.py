@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .core import MAX_ITERS, NON_MAIN_ARENA, PREV_INUSE, Core, Endless
-from .tcache import NoTcache, SlotTcache
+from .tcache import NoTcache
 
 
 class Bins(Core):
@@ -131,7 +131,7 @@ class Bins(Core):
         index = tcache.stash_index(nb)
         if index < 0:
             return
-        if isinstance(tcache, SlotTcache) and tcache.dummy and tcache.inactive():
+        if tcache.inactive():
             self.init_tcache_inside(av)
         steps = 0
         while tcache.room(index):
@@ -179,9 +179,9 @@ class Bins(Core):
                 break
             back = load(victim + bk)
             size = self.check_unsorted(av, victim, back)
-            if small and back == unsorted and victim == load(av + self.o_remainder):
-                if size > nb + self.MIN:
-                    return self._split_remainder(av, victim, size, nb)
+            only = small and back == unsorted
+            if only and victim == load(av + self.o_remainder) and size > nb + self.MIN:
+                return self._split_remainder(av, victim, size, nb)
             if self.checks_unsorted_unlink and load(back + fd) != victim:
                 self.abort("malloc(): corrupted unsorted chunks 3")
             store(unsorted + bk, back)
@@ -210,9 +210,8 @@ class Bins(Core):
         self.set_inuse_at(victim + size)
         self._mark_arena(av, victim)
         tcache = self.tcache
-        if self.has("tcache_init_on_exact") and isinstance(tcache, SlotTcache):
-            if tcache.inactive():
-                self.init_tcache_inside(av)
+        if self.has("tcache_init_on_exact") and tcache.inactive():
+            self.init_tcache_inside(av)
         if state.index >= 0 and tcache.room(state.index):
             tcache.put(victim, state.index)
             state.cached = True
@@ -221,9 +220,9 @@ class Bins(Core):
 
     def check_unsorted(self, av: int, victim: int, back: int) -> int:
         """The checks of a chunk in the unsorted list; return its size."""
-        load, SZ = self.load, self.SZ
+        load, sz = self.load, self.SZ
         system = load(av + self.o_system)
-        raw = load(victim + SZ)
+        raw = load(victim + sz)
         if not self.checks_unsorted:
             if raw <= self.HDR or raw > system:
                 self.abort("malloc(): memory corruption")
@@ -232,7 +231,7 @@ class Bins(Core):
         if size <= self.HDR or size > system:
             self.abort("malloc(): invalid size (unsorted)")
         following = victim + size
-        next_raw = load(following + SZ)
+        next_raw = load(following + sz)
         if next_raw < self.HDR or next_raw > system:
             self.abort("malloc(): invalid next size (unsorted)")
         if load(following) & ~7 != size:
@@ -284,15 +283,15 @@ class Bins(Core):
 
     def _large_place(self, victim: int, size: int, large: int, first: int) -> tuple[int, int]:
         """Find (back, forward) in a large bin that is not empty, and join its list of sizes."""
-        load, SZ = self.load, self.SZ
+        load, sz = self.load, self.SZ
         last = load(large + self.BK)
-        if load(last + SZ) & NON_MAIN_ARENA:
+        if load(last + sz) & NON_MAIN_ARENA:
             self.fail("largebin_tail")
-        if size < load(last + SZ):
+        if size < load(last + sz):
             self._append_size(victim, load(large + self.FD))
             return last, large
         forward = self._walk_sizes(first, size)
-        if size == load(forward + SZ):
+        if size == load(forward + sz):
             forward = load(forward + self.FD)
         else:
             self._insert_size(victim, forward)
@@ -311,12 +310,12 @@ class Bins(Core):
         store(first + bkn, victim)
 
     def _walk_sizes(self, forward: int, size: int) -> int:
-        load, SZ, steps = self.load, self.SZ, 0
-        if load(forward + SZ) & NON_MAIN_ARENA:
+        load, sz, steps = self.load, self.SZ, 0
+        if load(forward + sz) & NON_MAIN_ARENA:
             self.fail("largebin_first")
-        while size < load(forward + SZ):
+        while size < load(forward + sz):
             forward = load(forward + self.FDN)
-            if load(forward + SZ) & NON_MAIN_ARENA:
+            if load(forward + sz) & NON_MAIN_ARENA:
                 self.fail("largebin_next")
             steps += 1
             if steps > 1 << 20:
@@ -334,22 +333,22 @@ class Bins(Core):
 
     def _best_fit(self, av: int, nb: int) -> int:
         """The smallest chunk of the request's own large bin that is large enough."""
-        load, SZ, steps = self.load, self.SZ, 0
+        load, sz, steps = self.load, self.SZ, 0
         large = self.bin_at(av, self.bin_index(nb))
         victim = load(large + self.FD)
-        if victim == large or load(victim + SZ) < nb:
+        if victim == large or load(victim + sz) < nb:
             return 0
         victim = load(victim + self.BKN)
-        size = load(victim + SZ) & ~7
+        size = load(victim + sz) & ~7
         while size < nb:
             victim = load(victim + self.BKN)
-            size = load(victim + SZ) & ~7
+            size = load(victim + sz) & ~7
             steps += 1
             if steps > 1 << 20:
                 raise Endless(victim)
         if victim != load(large + self.BK):
             following = load(victim + self.FD)
-            if load(victim + SZ) == load(following + SZ):
+            if load(victim + sz) == load(following + sz):
                 victim = following
         return self._carve(av, victim, size, nb, "malloc(): corrupted unsorted chunks")
 
@@ -401,17 +400,17 @@ class Bins(Core):
 
     def _from_top(self, av: int, nb: int) -> int:
         """Take from the top chunk, 0 if it is too small."""
-        load, store, SZ = self.load, self.store, self.SZ
+        load, store, sz = self.load, self.store, self.SZ
         victim = load(av + self.o_top)
-        size = load(victim + SZ) & ~7
+        size = load(victim + sz) & ~7
         if self.checks_top and size > load(av + self.o_system):
             self.abort("malloc(): corrupted top size")
         if size < nb + self.MIN:
             return 0
         rest = victim + nb
         store(av + self.o_top, rest)
-        store(victim + SZ, nb | PREV_INUSE | (0 if av == self.main else NON_MAIN_ARENA))
-        store(rest + SZ, size - nb | PREV_INUSE)
+        store(victim + sz, nb | PREV_INUSE | (0 if av == self.main else NON_MAIN_ARENA))
+        store(rest + sz, size - nb | PREV_INUSE)
         return victim + self.HDR
 
     checks_top = False

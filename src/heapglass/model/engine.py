@@ -71,9 +71,7 @@ class Engine(Arenas):
         av = self.main if single else self.arena_get(size)
         old_top, old_size = self._old_top(av)
         mem = self._int_malloc(av, size)
-        if mem and not self.load(mem - self.SZ) & IS_MMAPPED:
-            if self.arena_for_chunk(mem - self.HDR) != av:
-                self.fail("calloc_arena")
+        self._check_arena(av, mem, "calloc", False)
         if not mem and not single and av:
             mem = self._int_malloc(self.arena_get_retry(av, size), size)
         if mem:
@@ -151,9 +149,7 @@ class Engine(Arenas):
         av = self.arena_for_chunk(p) if late else av
         return self._realloc_inside(av, mem, p, size, request, nb)
 
-    def _realloc_inside(
-        self, av: int, mem: int, p: int, size: int, request: int, nb: int
-    ) -> int:
+    def _realloc_inside(self, av: int, mem: int, p: int, size: int, request: int, nb: int) -> int:
         single = self.single()
         new = self._int_realloc(av, p, size, nb)
         self._check_arena(av, new, "realloc", single)
@@ -186,12 +182,12 @@ class Engine(Arenas):
 
     def _int_realloc(self, av: int, p: int, size: int, nb: int) -> int:
         """Resize in place if possible, else move; 0 if there is no memory."""
-        load, SZ = self.load, self.SZ
+        load, sz = self.load, self.SZ
         system = load(av + self.o_system)
-        if load(p + SZ) <= self.HDR or size >= system:
+        if load(p + sz) <= self.HDR or size >= system:
             self.abort("realloc(): invalid old size")
         following = p + size
-        raw = load(following + SZ)
+        raw = load(following + sz)
         if raw <= self.HDR or raw & ~7 >= system:
             self.abort("realloc(): invalid next size")
         if size >= nb:
@@ -201,9 +197,9 @@ class Engine(Arenas):
             if total >= nb + self.MIN:
                 self.set_head_size(p, nb | self.arena_flag(av))
                 self.store(av + self.o_top, p + nb)
-                self.store(p + nb + SZ, total - nb | PREV_INUSE)
+                self.store(p + nb + sz, total - nb | PREV_INUSE)
                 return p + self.HDR
-        elif not load(following + (raw & ~7) + SZ) & PREV_INUSE and total >= nb:
+        elif not load(following + (raw & ~7) + sz) & PREV_INUSE and total >= nb:
             self.unlink_chunk(following)
             return self._fit(av, p, total, nb)
         return self._move(av, p, size, following, nb)

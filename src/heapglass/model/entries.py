@@ -44,11 +44,11 @@ class PlainEntry:
         self.prepare()
         return self.engine.calloc_past(size)
 
-    def aligned(self, request: int, alignment: int) -> int | None:
+    def aligned(self, request: int, alignment: int) -> int | None:  # noqa: ARG002
         """Return a cached block that happens to be aligned, 0; None: the request is refused."""
         return 0
 
-    def put_inside(self, p: int, size: int) -> bool:
+    def put_inside(self, p: int, size: int) -> bool:  # noqa: ARG002
         """The tcache part of `_int_free`; False: go on."""
         return False
 
@@ -92,10 +92,9 @@ class CountingEntry(PlainEntry):
         if not pointer:
             self._init()
             pointer = tcache.pointer()
-        if pointer and index < self.engine.load(tcache.mp_bins):
-            if tcache.available(pointer, index):
-                return tcache.get(index)
-        return 0
+        if not pointer or index >= self.engine.load(tcache.mp_bins):
+            return 0
+        return tcache.get(index) if tcache.available(pointer, index) else 0
 
     def malloc(self, request: int) -> int:
         """Return a block, 0 if there is none."""

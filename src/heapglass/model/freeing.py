@@ -67,21 +67,20 @@ class Freeing(Bins):
 
     def _free_merge(self, av: int, p: int, size: int) -> None:
         """_int_free_merge_chunk: check, merge with both neighbours, put into a list."""
-        load, SZ = self.load, self.SZ
+        load, sz = self.load, self.SZ
         following = p + size & self.MOST
         top = load(av + self.o_top)
         if p == top:
             self.abort("double free or corruption (top)")
-        if not self.noncontiguous(av):
-            if following >= top + self.chunksize(top):
-                self.abort("double free or corruption (out)")
-        raw = load(following + SZ)
+        if not self.noncontiguous(av) and following >= top + self.chunksize(top):
+            self.abort("double free or corruption (out)")
+        raw = load(following + sz)
         if not raw & PREV_INUSE:
             self.abort("double free or corruption (!prev)")
         if raw <= self.HDR or raw & ~7 >= load(av + self.o_system):
             self.abort("free(): invalid next size (normal)")
         self.free_perturb(p + self.HDR, size - self.HDR & self.MOST)
-        if not load(p + SZ) & PREV_INUSE:
+        if not load(p + sz) & PREV_INUSE:
             before = load(p)
             size, p = size + before & self.MOST, p - before & self.MOST
             self._merge_back(p, before, "corrupted size vs. prev_size while consolidating")
@@ -96,14 +95,14 @@ class Freeing(Bins):
 
     def free_create(self, av: int, p: int, size: int, following: int, next_size: int) -> int:
         """_int_free_create_chunk: merge forward, list the chunk; return its size."""
-        load, store, SZ = self.load, self.store, self.SZ
+        load, store, sz = self.load, self.store, self.SZ
         if following == load(av + self.o_top):
             size = size + next_size & self.MOST
-            store(p + SZ, size | PREV_INUSE)
+            store(p + sz, size | PREV_INUSE)
             store(av + self.o_top, p)
             return size
-        if load(following + next_size + SZ) & PREV_INUSE:
-            store(following + SZ, load(following + SZ) & ~PREV_INUSE)
+        if load(following + next_size + sz) & PREV_INUSE:
+            store(following + sz, load(following + sz) & ~PREV_INUSE)
         else:
             self.unlink_chunk(following)
             size = size + next_size & self.MOST
@@ -112,7 +111,7 @@ class Freeing(Bins):
         store(p + self.FD, forward)
         store(back + self.FD, p)
         store(forward + self.BK, p)
-        store(p + SZ, size | PREV_INUSE)
+        store(p + sz, size | PREV_INUSE)
         store(p + size, size)
         return size
 
@@ -206,9 +205,9 @@ class Freeing(Bins):
         while p:
             if self.safe and self.misaligned(p):
                 self.abort("malloc_consolidate(): unaligned fastbin chunk detected")
-            if self.has("consolidate_checks_size"):
-                if self.fast_index(self.chunksize(p)) != index:
-                    self.abort("malloc_consolidate(): invalid chunk size")
+            checked = self.has("consolidate_checks_size")
+            if checked and self.fast_index(self.chunksize(p)) != index:
+                self.abort("malloc_consolidate(): invalid chunk size")
             at = p + self.FD
             following = self.load(at)
             if self.safe:
@@ -220,19 +219,19 @@ class Freeing(Bins):
                 raise Endless(p)
 
     def _consolidate_chunk(self, av: int, p: int) -> None:
-        load, store, SZ = self.load, self.store, self.SZ
-        size = load(p + SZ) & ~7
+        load, store, sz = self.load, self.store, self.SZ
+        size = load(p + sz) & ~7
         following = p + size
         next_size = self.chunksize(following)
-        if not load(p + SZ) & PREV_INUSE:
+        if not load(p + sz) & PREV_INUSE:
             before = load(p)
             size, p = size + before & self.MOST, p - before & self.MOST
             self._merge_back(p, before, "corrupted size vs. prev_size in fastbins")
         if following == load(av + self.o_top):
-            store(p + SZ, size + next_size | PREV_INUSE)
+            store(p + sz, size + next_size | PREV_INUSE)
             store(av + self.o_top, p)
             return
-        if load(following + next_size + SZ) & PREV_INUSE:
+        if load(following + next_size + sz) & PREV_INUSE:
             self.clear_inuse_at(following)
         else:
             size = size + next_size & self.MOST
@@ -244,8 +243,7 @@ class Freeing(Bins):
         if size >= self.MIN_LARGE:
             store(p + self.FDN, 0)
             store(p + self.BKN, 0)
-        store(p + SZ, size | PREV_INUSE)
+        store(p + sz, size | PREV_INUSE)
         store(p + self.BK, unsorted)
         store(p + self.FD, first)
         store(p + size, size)
-

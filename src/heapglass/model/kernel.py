@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional
 
 from .space import Space
 
@@ -42,7 +41,7 @@ class Kernel:
 
     # --- the break ----------------------------------------------------------------------------
 
-    def sbrk(self, delta: int) -> Optional[int]:
+    def sbrk(self, delta: int) -> int | None:
         """Move the break; return where it was, None where the kernel refuses."""
         old, new = self.brk, self.brk + delta
         if delta == 0:
@@ -78,7 +77,7 @@ class Kernel:
         held = [(one.start, one.end) for one in self.space.mappings()]
         return merged([*held, *self.reserved]) if self.reserved else held
 
-    def mmap(self, size: int, perms: str = "rw-", hint: int = 0) -> Optional[int]:
+    def mmap(self, size: int, perms: str = "rw-", hint: int = 0) -> int | None:
         """Map anonymous memory at *hint* if that is free, else where top-down puts it."""
         if self.failing_mmaps:
             self.failing_mmaps -= self.failing_mmaps > 0
@@ -96,14 +95,14 @@ class Kernel:
             low < end and start < high for low, high in self._taken()
         )
 
-    def _gap(self, size: int) -> Optional[int]:
+    def _gap(self, size: int) -> int | None:
         if self.thp_aligned and size >= PMD and size % PMD == 0:
             start = self._highest(size + PMD)
             if start is not None:
                 return (start & -PMD) + PMD
         return self._highest(size)
 
-    def _highest(self, size: int) -> Optional[int]:
+    def _highest(self, size: int) -> int | None:
         """Return the start of the highest room, at the upper end of its gap."""
         end = self.mmap_top
         for low, high in reversed(self._taken()):
@@ -117,7 +116,7 @@ class Kernel:
         if start % self.page_size == 0 and size:
             self.space.unmap(start, start + self.page_up(size))
 
-    def mremap(self, start: int, old: int, new: int) -> Optional[int]:
+    def mremap(self, start: int, old: int, new: int) -> int | None:
         """Resize a mapping, moving it if it must grow and cannot (MREMAP_MAYMOVE)."""
         end = self.space.end_of(start)
         if start + old > end:

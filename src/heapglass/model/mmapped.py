@@ -83,10 +83,10 @@ class Mmapped(System):
         """Free an mmapped chunk; the thresholds follow its size."""
         mp, raw = self.mp, self.load(p + self.SZ)
         most = self.layout.constants["DEFAULT_MMAP_THRESHOLD_MAX"]
-        if not self.load_int(mp["no_dyn_threshold"]):
-            if self.load(mp["mmap_threshold"]) < raw <= most:
-                self.store(mp["mmap_threshold"], raw & ~7)
-                self.store(mp["trim_threshold"], 2 * (raw & ~7))
+        dynamic = not self.load_int(mp["no_dyn_threshold"])
+        if dynamic and self.load(mp["mmap_threshold"]) < raw <= most:
+            self.store(mp["mmap_threshold"], raw & ~7)
+            self.store(mp["trim_threshold"], 2 * (raw & ~7))
         self.munmap_chunk(p)
 
     def mremap_chunk(self, p: int, nb: int) -> int:

@@ -7,7 +7,7 @@ place of its own, with the value that it most likely has.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from ..errors import BadRequest, MemoryFault
 from ..glibc.layout import Layout
@@ -39,14 +39,14 @@ class Overlay(Allocator):
     :raises BadRequest: if main_arena is not there, or the low addresses are in use.
     """
 
-    def __init__(  # noqa: PLR0913 - a process is that much
+    def __init__(
         self,
         memory: Memory,
         layout: Layout,
         main_arena: int,
         mp: int,
         threads: Sequence[ThreadState] = (ThreadState(),),
-        variables: Optional[Mapping[str, int]] = None,
+        variables: Mapping[str, int] | None = None,
         page_size: int = 4096,
         brk: int = 0,
         mmap_top: int = 0,
@@ -119,7 +119,7 @@ class Overlay(Allocator):
 
 def _take_scratch(space: Space) -> None:
     end = SCRATCH + ROOM + 0x3000
-    if any(one.start < end and SCRATCH < one.end and not _spans(one) for one in space.mappings()):
+    if any(one.start < end and one.end > SCRATCH and not _spans(one) for one in space.mappings()):
         raise BadRequest(f"{SCRATCH:#x} to {end:#x} is in use in this target: the model needs it")
     space.map(SCRATCH, end - 0x1000, "rw-", "model")
     space.map(end - 0x1000, end, "r--", "model")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 from ..errors import BadTarget, MallocAbort, MemoryFault
 from .allocator import Allocator, Thread
@@ -36,9 +36,9 @@ class Replay:
     threads: dict[int, Thread]
     calls: int = 0
     mismatches: list[Mismatch] = field(default_factory=list)
-    pointers: list[Optional[int]] = field(default_factory=list)  # None: the call gives none
-    abort: Optional[Ending] = None
-    fault: Optional[Ending] = None  # malloc itself would get a SIGSEGV
+    pointers: list[int | None] = field(default_factory=list)  # None: the call gives none
+    abort: Ending | None = None
+    fault: Ending | None = None  # malloc itself would get a SIGSEGV
 
     def image(self) -> tuple[int, bytes]:
         """Return (heap_base, bytes) from the heap's base to the end of top.
@@ -96,7 +96,7 @@ class _Player:
         """Play a call; whether it was not as recorded."""
         result, expected = self.result, _expected(call)
         result.calls += 1
-        pointer: Optional[int] = None
+        pointer: int | None = None
         try:
             pointer = self._do(call)
             got = hex(pointer) if pointer is not None else "returns"
@@ -116,7 +116,7 @@ class _Player:
 
     # --- the calls ----------------------------------------------------------------------------
 
-    def _do(self, call: Call) -> Optional[int]:
+    def _do(self, call: Call) -> int | None:
         """Do what a call says; its pointer, None if it gives none."""
         values = call.values
         if call.op == "thread_start":
@@ -136,7 +136,9 @@ class _Player:
 
     def _start(self, call: Call) -> Thread:
         if call.thread in self.result.threads:
-            raise BadTarget(self._trace.name, f"line {call.line}: thread {call.thread} runs already")
+            raise BadTarget(
+                self._trace.name, f"line {call.line}: thread {call.thread} runs already"
+            )
         if len(self.result.threads) >= MOST_THREADS:
             raise BadTarget(self._trace.name, f"line {call.line}: too many threads")
         self.result.threads[call.thread] = thread = self.result.allocator.thread()
@@ -200,7 +202,7 @@ _VOID: dict[str, Callable[[_Player, Thread, Call], Any]] = {
 }
 
 
-def _expected(call: Call) -> Optional[str]:
+def _expected(call: Call) -> str | None:
     """What a call is recorded to have answered; None: nothing is known."""
     if call.abort is not None:
         return f"abort: {call.abort}"

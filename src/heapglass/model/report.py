@@ -32,13 +32,13 @@ class _Row(NamedTuple):
     start: int
     end: int
     total: int
-    count: int
+    chunks: int
 
     def xml(self, name: str) -> str:
         """Return the element."""
         return (
             f'  <{name} from="{self.start}" to="{self.end}" '
-            f'total="{self.total}" count="{self.count}"/>\n'
+            f'total="{self.total}" count="{self.chunks}"/>\n'
         )
 
 
@@ -140,9 +140,9 @@ class Report(Options):
         rows = [self._bin_row(av, index) for index in range(1, 128)]
         top = self.chunksize(self.load(av + self.o_top))
         counts_top = self.has("malloc_info_counts_top")
-        blocks = sum(row.count for row in rows) + counts_top
+        blocks = sum(row.chunks for row in rows) + counts_top
         avail = sum(row.total for row in rows) + (top if counts_top else 0)
-        fast_count, fast_size = sum(r.count for r in fast), sum(r.total for r in fast)
+        fast_count, fast_size = sum(r.chunks for r in fast), sum(r.total for r in fast)
         system, most = self.load(av + self.o_system), self.load(av + self.o_max_system)
         aspace, spaces = self._aspace(av, system)
         total = f'<total type="fast" count="{fast_count}" size="{fast_size}"/>\n'
@@ -157,8 +157,8 @@ class Report(Options):
 
     def _rows(self, fast: list[_Row], rows: list[_Row]) -> str:
         tabs = _TABS if self.has("malloc_info_tabs") else ""
-        lines = [tabs + row.xml("size") for row in (*fast, *rows[1:]) if row.count]
-        if rows[0].count:
+        lines = [tabs + row.xml("size") for row in (*fast, *rows[1:]) if row.chunks]
+        if rows[0].chunks:
             lines.append(rows[0].xml("unsorted"))
         return "".join(lines)
 
@@ -186,9 +186,7 @@ class Report(Options):
             made = sum(self.load(self._info(one, "mprotect_size")) for one in heaps)
             if self.has("malloc_info_subheaps"):
                 more = f'<aspace type="subheaps" size="{len(heaps)}"/>\n'
-        text = (
-            f'<aspace type="total" size="{used}"/>\n<aspace type="mprotect" size="{made}"/>\n'
-        )
+        text = f'<aspace type="total" size="{used}"/>\n<aspace type="mprotect" size="{made}"/>\n'
         return text + more, (used, made)
 
     # --- malloc_trim --------------------------------------------------------------------------

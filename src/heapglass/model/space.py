@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Optional
+from typing import Any
 
 from ..errors import HeapglassError, MemoryFault
 from ..memory import Memory, Region
@@ -51,7 +51,7 @@ class _Cells(dict[int, Any]):
 class Space:
     """Memory of one simulated process. It is a `Memory`, and can be written."""
 
-    def __init__(self, word: int, order: str, base: Optional[Memory] = None) -> None:
+    def __init__(self, word: int, order: str, base: Memory | None = None) -> None:
         self.word, self.order = word, order
         self.most = (1 << 8 * word) - 1  # the highest address
         self._base = base
@@ -152,7 +152,7 @@ class Space:
         for cells in self._cells:
             cells.pop(number, None)
 
-    def mapping_at(self, address: int) -> Optional[Mapping]:
+    def mapping_at(self, address: int) -> Mapping | None:
         """Return the mapping that holds an address."""
         index = bisect_right(self._starts, address) - 1
         if index >= 0 and address < self._maps[index].end:
@@ -219,7 +219,7 @@ class Space:
 
     def _keep(self, code: str, cells: dict[int, Any], number: int) -> Any:
         frame = self._frame(number)
-        cells[number] = cell = memoryview(frame).cast(code) if code else frame
+        cells[number] = cell = memoryview(frame).cast(code) if code else frame  # type: ignore[call-overload]
         return cell
 
     def _check(self, number: int, need: str) -> None:

@@ -19,18 +19,22 @@ class NoTcache:
     def __init__(self, core: Core) -> None:
         self.core = core
 
-    def stash_index(self, nb: int) -> int:
+    def stash_index(self, nb: int) -> int:  # noqa: ARG002 - for those that have bins
         """The bin that chunks of this size may be stashed in, -1: none."""
         return -1
 
-    def room(self, index: int) -> bool:
+    def room(self, index: int) -> bool:  # noqa: ARG002
         """Whether a bin takes another chunk."""
         return False
 
     def put(self, p: int, index: int) -> None:
         """Put a chunk in front of its bin."""
 
-    def get(self, index: int) -> int:
+    def inactive(self) -> bool:
+        """Whether the thread has made none yet, and malloc's inside should (2.43 on)."""
+        return False
+
+    def get(self, index: int) -> int:  # noqa: ARG002
         """Take the first chunk of a bin; its mem."""
         return 0
 
@@ -218,8 +222,8 @@ class SlotTcache(Tcache):
         self.exact = layout.has("tcache_large_exact")
 
     def inactive(self) -> bool:
-        """Whether the thread has made none yet, and may."""
-        return self.pointer() == self.dummy
+        """Whether the thread has made none yet, and malloc's inside should (2.43 on)."""
+        return bool(self.dummy) and self.pointer() == self.dummy
 
     def set_disabled(self) -> None:
         """Point to the dummy that never has anything."""
@@ -295,7 +299,7 @@ class SlotTcache(Tcache):
             return self.get_at(tcache, index, at, False) if core.load(at) else 0
         index = self.large_index(nb)
         at, mangled, e = self.find_large(tcache, index, nb)
-        if not e or self.exact and core.chunksize(e - core.HDR) != nb:
+        if not e or (self.exact and core.chunksize(e - core.HDR) != nb):
             return 0
         return self.get_at(tcache, index, at, mangled)
 
@@ -306,7 +310,7 @@ class SlotTcache(Tcache):
         e, size = core.load(at), 0
         while e:
             size = core.chunksize(e - core.HDR)
-            if size > nb or size == nb and not e & alignment - 1:
+            if size > nb or (size == nb and not e & alignment - 1):
                 break
             at, mangled, e = e, True, self.link(e, core.load(e))
             steps += 1
@@ -327,7 +331,7 @@ class SlotTcache(Tcache):
             self.put_slot(e, tcache, index, tcache + self.o_entries + index * core.SZ, False)
             return True
         index = self.large_index(size)
-        if size < core.MIN or core.has("tcache_not_mmapped") and core.load(p + core.SZ) & 2:
+        if size < core.MIN or (core.has("tcache_not_mmapped") and core.load(p + core.SZ) & 2):
             return False
         if not self.load_count(tcache + index * 2):
             return False

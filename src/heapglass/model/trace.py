@@ -10,7 +10,7 @@ import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import IO, Any, NamedTuple, Optional
+from typing import IO, Any, NamedTuple
 
 from ..errors import BadTarget
 
@@ -52,8 +52,8 @@ class Call(NamedTuple):
     op: str
     thread: int
     values: Mapping[str, Any]
-    abort: Optional[str]  # the text with which it is recorded to have aborted
-    signal: Optional[str]  # the signal that it is recorded to have died of
+    abort: str | None  # the text with which it is recorded to have aborted
+    signal: str | None  # the signal that it is recorded to have died of
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,9 @@ def call_line(op: str, **values: Any) -> str:
     for key, value in values.items():
         kind = kinds.get(key, "any").rstrip("?")
         if kind == "pointer" and value is not None:
-            value = hex(value)
-        said[key] = value.hex() if kind == "bytes" else value
+            said[key] = hex(value)
+        else:
+            said[key] = value.hex() if kind == "bytes" else value
     return json.dumps(said)
 
 

@@ -11,7 +11,7 @@ from ..model.trace import read_trace
 from ..table import Address, Answer, Column, Data, Fact, Facts, Kind, Part, Table
 
 
-def replay_trace(target: Target | None, request: Any) -> Answer:  # noqa: ARG001
+def replay_trace(target: Target | None, request: Any) -> Answer:
     """Play a trace in the model and compare every recorded pointer and abort."""
     played = replay(read_trace(request.trace), bool(request.keep_going))
     image = _write_image(played, request.image) if request.image else None
