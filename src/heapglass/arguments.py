@@ -109,11 +109,23 @@ def parse(command: Command, words: Sequence[str], convert: Evaluate = evaluate) 
 
     :raises BadRequest: if the words make no sense; one line, the usage as hint.
     """
+    words = _glued(words, takes_value((*command.arguments, *COMMON)))
     # argparse knows decimal negative numbers only; with a blank, a word is no option.
     words = [f" {word}" if _NEGATIVE_HEX.fullmatch(word) else word for word in words]
     request = parser(command, convert).parse_intermixed_args(words)
     request.width = None
     return request
+
+
+def _glued(words: Sequence[str], valued: Collection[str]) -> list[str]:
+    """Make one word of an option and a value such as `-size`, which argparse takes for an option."""
+    glued: list[str] = []
+    for word in words:
+        if glued and glued[-1] in valued and word.startswith("-") and not word.startswith("--"):
+            glued[-1] = f"{glued[-1]}={word}"
+        else:
+            glued.append(word)
+    return glued
 
 
 def takes_value(arguments: Iterable[Argument]) -> set[str]:
