@@ -118,7 +118,7 @@ def parse(command: Command, words: Sequence[str], convert: Evaluate = evaluate) 
 
 
 def _glued(words: Sequence[str], valued: Collection[str]) -> list[str]:
-    """Make one word of an option and a value such as `-size`, which argparse takes for an option."""
+    """Make one word of an option and a value such as `-size`, which argparse takes for options."""
     glued: list[str] = []
     for word in words:
         if glued and glued[-1] in valued and word.startswith("-") and not word.startswith("--"):

@@ -14,7 +14,6 @@ from ..heap.made import ARENA, BASE, MP, MadeHeap
 from ..heap.recorded import RELEASES, load
 from .asked import document, lines
 
-
 CACHES = ("tcache[0x20]", "fast[0x20]")
 SMALLEST = ("tcache[0x10]", "fast[0x10]")
 
