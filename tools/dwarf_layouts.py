@@ -7,6 +7,7 @@ only declares, as struct pthread may be, is looked for in the units of the threa
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -89,7 +90,7 @@ def describe(library: Path, loader: Path, debug_dir: Path) -> Description:
     :raises NoLayout: if there is none, or the allocator is not in it.
     """
     with _debug_file(library, debug_dir) as (build_id, elf):
-        structs = read_structs(elf.get_dwarf_info(follow_links=True))  # dwz may have moved some
+        structs = read_structs(_dwarf(elf, debug_dir))
         said = (
             elf.header["e_machine"],
             elf.elfclass // 8,
@@ -99,7 +100,7 @@ def describe(library: Path, loader: Path, debug_dir: Path) -> Description:
     missing = set(STRUCTS.values()) - structs.keys()
     if missing and missing <= ELSEWHERE:
         with _debug_file(loader, debug_dir) as (_, elf):
-            structs = {**read_structs(elf.get_dwarf_info(follow_links=True)), **structs}
+            structs = {**read_structs(_dwarf(elf, debug_dir)), **structs}
         missing -= structs.keys()
     if missing:
         raise NoLayout(f"{library}: expected {', '.join(sorted(missing))} in its debug file")
@@ -121,6 +122,23 @@ def _debug_file(library: Path, debug_dir: Path) -> Iterator[tuple[str, Any]]:
             yield build_id, elf
     except (ELFError, DWARFError, KeyError) as error:
         raise NoLayout(f"{library} and its debug file: {error or type(error).__name__}") from None
+
+
+def _dwarf(elf: Any, debug_dir: Path) -> Any:
+    """Return a file's DWARF, with that of the file into which dwz moved what several share.
+
+    pyelftools opens that file only below the first one's folder, where dwz never puts it.
+    """
+    dwarf = elf.get_dwarf_info(follow_links=False)
+    link = elf.get_section_by_name(".gnu_debugaltlink")
+    if link is not None:
+        name = link.data().partition(b"\0")[0].decode(errors="replace")
+        path = (Path(elf.stream.name).parent / name).resolve()
+        if debug_dir.resolve() not in path.parents or not path.is_file():
+            raise NoLayout(f"{path} is missing: expected under {debug_dir} what dwz made common")
+        common = ELFFile(io.BytesIO(path.read_bytes()))
+        dwarf.supplementary_dwarfinfo = common.get_dwarf_info(follow_links=False)
+    return dwarf
 
 
 def read_build_id(elf: Any) -> str:

@@ -3,37 +3,51 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gdb
 
-from heapglass.arguments import COMMON, Request, evaluate, help_text, parse
-from heapglass.commands import Command
-from heapglass.errors import BadRequest, HeapglassError
+from heapglass.arguments import (
+    COMMON,
+    Request,
+    completions,
+    find_command,
+    help_text,
+    parse,
+    takes_value,
+)
+from heapglass.commands import COMMANDS, Command
+from heapglass.errors import HeapglassError
 from heapglass.locate import locate
 from heapglass.render import json_pieces, text_lines
 from heapglass.render.colour import ansi, plain, wants_colour
 from heapglass.render.escape import visible
 from heapglass.table import Answer
 
+from .expressions import evaluate_in_gdb
 from .parameters import Settings
-from .source import NO_TARGET, open_source
+from .source import NO_TARGET, GdbSource, open_source
+
+DEBUG = "HEAPGLASS_DEBUG"  # in the environment: a fault of heapglass is shown as Python has it
 
 
 class HeapCommand(gdb.Command):
-    """A command of heapglass, as gdb wants it."""
+    """A command of heapglass, as gdb wants it. *notice* is called first, each time."""
 
-    def __init__(self, prefix: str, command: Command, settings: Settings) -> None:
+    def __init__(
+        self, prefix: str, command: Command, settings: Settings, notice: Callable[[], None]
+    ) -> None:
         self._command = command
         self._settings = settings
+        self._notice = notice
         self.__doc__ = help_text(command, prefix)  # before gdb reads it, in __init__
         super().__init__(f"{prefix} {command.name}", gdb.COMMAND_DATA)
 
     def invoke(self, line: str, _from_tty: bool) -> None:
         """Run the command; every failure is one line."""
         self.dont_repeat()
+        self._notice()
         try:
             self._run(line)
         except HeapglassError as error:
@@ -41,53 +55,91 @@ class HeapCommand(gdb.Command):
             raise gdb.GdbError(visible(f"{error}{hint}")) from error
         except KeyboardInterrupt:
             raise gdb.GdbError("Quit") from None
+        except gdb.error as error:
+            raise gdb.GdbError(visible(str(error))) from error
+        except Exception as error:
+            if os.environ.get(DEBUG):
+                raise
+            said = visible(f"a fault in heapglass: {type(error).__name__}: {error}")
+            raise gdb.GdbError(f"{said} ({DEBUG}=1 shows where; please report)") from error
 
     def complete(self, text: str, word: str) -> Any:
-        """Complete options by name, all else as an expression."""
-        last = text.split(" ")[-1]
-        if last.startswith("-"):
-            names = [a.name for a in (*self._command.arguments, *COMMON) if a.name.startswith("-")]
-            start = last[: len(last) - len(word)]
-            return [n[len(start) :] for n in names if n.startswith(last)]
-        return gdb.COMPLETE_EXPRESSION
+        """Complete options and choices by name, addresses and numbers as expressions."""
+        *before, last = text.split(" ")
+        found = completions(self._command, [typed for typed in before if typed], last)
+        if found is None:
+            return gdb.COMPLETE_EXPRESSION
+        start = len(last) - len(word)  # gdb replaces only what is behind the last dash or such
+        return [name[start:] for name in found]
 
     def _run(self, line: str) -> None:
         words = gdb.string_to_argv(line)
         if "--help" in words or "-h" in words:
             gdb.write(f"{self.__doc__}\n")
             return
-        request = parse(self._command, _joined(self._command, words), evaluate_in_gdb)
-        if request.limit is None:
-            request.limit = self._settings.limit
-        answer = self._command.view(self._target(), request)
-        for text in _output(answer, request, self._settings):
-            gdb.write(text)
-
-    def _target(self) -> Any:
-        """Return the located target; None if the command can do without one and there is none."""
+        request = self._request(words)
+        source = self._source()
         try:
-            return locate(open_source(), self._settings.overrides())
+            target = locate(source, self._settings.overrides()) if source else None
+            answer = self._command.view(target, request)
+            for text in _output(answer, request, self._settings):
+                gdb.write(text)
+        finally:
+            if source is not None:
+                source.close()
+
+    def _request(self, words: list[str]) -> Request:
+        request = parse(self._command, _joined(self._command, words), evaluate_in_gdb)
+        if request.limit is None and not request.all and not request.json:
+            request.limit = self._settings.limit
+        request.width = gdb.parameter("width") or None
+        return request
+
+    def _source(self) -> GdbSource | None:
+        """Return the target; None if the command can do without one and there is none."""
+        try:
+            return open_source()
         except HeapglassError as error:
             if not self._command.needs_target and str(error) == NO_TARGET:
                 return None
             raise
 
 
+class Prefix(gdb.Command):
+    """The prefix of all commands; alone it lists them. *said* is its help."""
+
+    def __init__(self, name: str, said: str) -> None:
+        self._name = name
+        self.__doc__ = said
+        super().__init__(name, gdb.COMMAND_DATA, gdb.COMPLETE_COMMAND, True)
+
+    def invoke(self, line: str, _from_tty: bool) -> None:
+        """Say what there is, or that what was asked for is not."""
+        self.dont_repeat()
+        words = line.split()
+        if not words:
+            gdb.write(f"{self.__doc__}\n\n")
+            for command in COMMANDS:
+                gdb.write(f"  {command.name:<9} {command.summary}\n")
+            return
+        try:
+            find_command(words[0])
+        except HeapglassError as error:
+            raise gdb.GdbError(visible(f"heapglass: {error} ({error.hint})")) from error
+
+
 def _joined(command: Command, words: list[str]) -> list[str]:
     """Make one word of an expression with blanks, where a command takes a single positional."""
-    positionals = [a for a in command.arguments if not a.name.startswith("-")]
-    if len(positionals) != 1:
+    if len([a for a in command.arguments if not a.name.startswith("-")]) != 1:
         return words
-    valued = {
-        a.name for a in (*command.arguments, *COMMON) if a.kind != "flag" and a.name[:1] == "-"
-    }
+    valued = takes_value((*command.arguments, *COMMON))
     options: list[str] = []
     expression: list[str] = []
     queue = iter(words)
     for word in queue:
         if word in valued:
-            options += [word, *list(next(queue, "").splitlines())]
-        elif word.startswith("--"):
+            options += [word, *(value for value in [next(queue, None)] if value is not None)]
+        elif word.startswith("--") and word != "--":
             options.append(word)
         else:
             expression.append(word)
@@ -100,56 +152,6 @@ def _output(answer: Answer, request: Request, settings: Settings) -> Iterator[st
         yield from json_pieces(answer)
         return
     styled = bool(gdb.parameter("style enabled")) and os.isatty(1)
-    choice = request.color or settings.color
-    paint = ansi if wants_colour(choice, styled, os.environ) else plain
-    width = gdb.parameter("width")
-    for line in text_lines(answer, width or None, paint):
+    coloured = wants_colour(request.color or settings.color, styled, os.environ)
+    for line in text_lines(answer, request.width, ansi if coloured else plain):
         yield line + "\n"
-
-
-# --- expressions ----------------------------------------------------------------------------------
-
-
-def evaluate_in_gdb(text: str) -> int:
-    """Return the number that an expression of the program's language means.
-
-    Nothing is called and nothing is written in the program by it.
-
-    :raises BadRequest: if it cannot be evaluated.
-    """
-    try:
-        return evaluate(text)
-    except BadRequest:
-        pass
-    try:
-        with _harmless():
-            return _number(gdb.parse_and_eval(text))
-    except gdb.error as error:
-        raise BadRequest(f"{text}: {error}") from error
-
-
-def _number(value: gdb.Value) -> int:
-    kind = value.type.strip_typedefs()
-    if kind.code in (gdb.TYPE_CODE_ARRAY, gdb.TYPE_CODE_STRUCT, gdb.TYPE_CODE_UNION):
-        value = value.address
-    if kind.code in (gdb.TYPE_CODE_REF, gdb.TYPE_CODE_RVALUE_REF):
-        value = value.referenced_value()
-    return int(value)
-
-
-@contextmanager
-def _harmless() -> Iterator[None]:
-    """Keep an expression from calling into the program or writing to it."""
-    changed = []
-    for name in ("may-call-functions", "may-write-memory", "may-write-registers"):
-        try:
-            if gdb.parameter(name):
-                gdb.execute(f"set {name} off", to_string=True)
-                changed.append(name)
-        except (gdb.error, RuntimeError):
-            continue  # a gdb without this setting
-    try:
-        yield
-    finally:
-        for name in changed:
-            gdb.execute(f"set {name} on", to_string=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import gdb
 
@@ -11,38 +11,69 @@ from heapglass.errors import BadRequest, HeapglassError
 from heapglass.glibc.releases import parse_version
 from heapglass.locate import Overrides
 
+from .expressions import evaluate_in_gdb
+
+PREFIXES = ("auto", "heap")
 _PREFIX_DOC = "Settings of heapglass: what it cannot find by itself, and how it shows things."
 
 
 class _Prefix(gdb.Command):
     __doc__ = _PREFIX_DOC
 
-    def __init__(self, verb: str) -> None:
-        super().__init__(f"{verb} heapglass", gdb.COMMAND_DATA, gdb.COMPLETE_NONE, True)
+    def __init__(self, verb: str, names: Sequence[str]) -> None:
+        self._verb = verb
+        self._names = names
+        super().__init__(f"{verb} heapglass", gdb.COMMAND_DATA, gdb.COMPLETE_COMMAND, True)
+
+    def invoke(self, line: str, _from_tty: bool) -> None:
+        """Show every setting, or say which there are."""
+        if line.strip():
+            raise gdb.GdbError(
+                f"heapglass has no setting {line.split()[0]!r} (settings: {', '.join(self._names)})"
+            )
+        if self._verb == "set":
+            raise gdb.GdbError(f"set heapglass what? (settings: {', '.join(self._names)})")
+        for name in self._names:
+            gdb.execute(f"show heapglass {name}")
 
 
 class _Setting(gdb.Parameter):
-    """A setting that holds text; the empty text means that it is not set."""
+    """A setting that holds text; the empty text means that it is not set.
 
-    def __init__(self, name: str, title: str, said: str, check: Callable[[str], object]) -> None:
+    *check* is called with what was typed, and raises HeapglassError to refuse it. A value from
+    before heapglass was sourced again is kept. *choices*: the texts that it can have.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        title: str,
+        said: str,
+        check: Callable[[str], object],
+        choices: Sequence[str] = (),
+    ) -> None:
         self.set_doc = f"Set {title}."
         self.show_doc = f"Show {title}."
         self.__doc__ = said
         self._title = title
         self._check = check
-        self._last = ""
-        super().__init__(f"heapglass {name}", gdb.COMMAND_DATA, gdb.PARAM_STRING)
-        self.value = ""
+        self._last = _value_of(f"heapglass {name}") or (choices[0] if choices else "")
+        if choices:
+            super().__init__(f"heapglass {name}", gdb.COMMAND_DATA, gdb.PARAM_ENUM, list(choices))
+        else:
+            super().__init__(f"heapglass {name}", gdb.COMMAND_DATA, gdb.PARAM_STRING)
+        self.value = self._last
 
     def get_set_string(self) -> str:
         """Check what was set; an unusable value is refused and the old one stays."""
-        text = str(self.value or "").strip()
+        text = self.text
         try:
             if text:
                 self._check(text)
         except HeapglassError as error:
             self.value = self._last
-            raise gdb.GdbError(f"{error}") from error
+            hint = f" ({error.hint})" if error.hint else ""
+            raise gdb.GdbError(f"{error}{hint}") from error
         self._last = text
         return ""
 
@@ -56,12 +87,20 @@ class _Setting(gdb.Parameter):
         return str(self.value or "").strip()
 
 
-class Settings:
-    """All settings. Made once; a command asks it for what is in force."""
+def _value_of(name: str) -> str:
+    try:
+        return str(gdb.parameter(name) or "").strip()
+    except RuntimeError:
+        return ""  # it is the first time that heapglass is sourced
 
-    def __init__(self, take_prefix: Callable[[str], None]) -> None:
+
+class Settings:
+    """All settings. A command asks it for what is in force."""
+
+    def __init__(self, take_prefix: Callable[[], None]) -> None:
+        names = ("glibc", "main-arena", "mp", "tcache", "color", "limit", "prefix")
         for verb in ("set", "show"):
-            _Prefix(verb)
+            _Prefix(verb, names)
         self._glibc = _Setting(
             "glibc",
             "the release of glibc to read the heap as",
@@ -69,9 +108,17 @@ class Settings:
             parse_version,
         )
         self._main_arena = _Setting(
-            "main-arena", "the address of main_arena", "Empty: it is found.", _address
+            "main-arena",
+            "the address of main_arena",
+            "A number or an expression, evaluated at each command; empty: it is found.",
+            evaluate_in_gdb,
         )
-        self._mp = _Setting("mp", "the address of mp_", "Empty: it is found.", _address)
+        self._mp = _Setting(
+            "mp",
+            "the address of mp_",
+            "A number or an expression, evaluated at each command; empty: it is found.",
+            evaluate_in_gdb,
+        )
         self._tcache = _Setting(
             "tcache",
             "tcaches of threads",
@@ -79,48 +126,47 @@ class Settings:
             _tcaches,
         )
         self._color = _Setting(
-            "color", "when to use colours", "auto, always or never; auto follows gdb.", _colour
+            "color", "when to use colours", "auto follows gdb's style.", str, COLOURS
         )
         self._limit = _Setting(
-            "limit", "how many rows a listing shows", "Empty: each command's own.", evaluate
+            "limit",
+            "how many rows a listing shows",
+            "A number; empty: each command's own. JSON and --all are not limited by it.",
+            _limit,
         )
         self._prefix = _Setting(
             "prefix",
-            "the short prefix of the commands",
-            "`heap` takes that prefix even if another extension has it.",
-            take_prefix,
+            "whether heapglass takes the prefix `heap`",
+            "auto: if nobody else has it. heap: even if another extension has it.",
+            lambda text: take_prefix() if text == "heap" else None,
+            PREFIXES,
         )
 
     def overrides(self) -> Overrides:
         """Return what the user knows better than can be found."""
         return Overrides(
             glibc=self._glibc.text or None,
-            main_arena=_address(self._main_arena.text) if self._main_arena.text else None,
-            mp=_address(self._mp.text) if self._mp.text else None,
+            main_arena=evaluate_in_gdb(self._main_arena.text) if self._main_arena.text else None,
+            mp=evaluate_in_gdb(self._mp.text) if self._mp.text else None,
             tcaches=_tcaches(self._tcache.text) if self._tcache.text else {},
         )
 
     @property
     def color(self) -> str:
         """The colours: auto, always or never."""
-        return self._color.text or "auto"
+        return self._color.text
 
     @property
     def limit(self) -> int | None:
         """Rows of a listing, None for each command's own."""
-        return evaluate(self._limit.text) if self._limit.text else None
+        return _limit(self._limit.text) if self._limit.text else None
 
 
-def _address(text: str) -> int:
-    """Return the address that an expression means."""
-    try:
-        return evaluate(text)
-    except HeapglassError:
-        pass
-    try:
-        return int(gdb.parse_and_eval(text))
-    except gdb.error as error:
-        raise BadRequest(f"{text!r}: {error}") from error
+def _limit(text: str) -> int:
+    number = evaluate(text)
+    if number < 0:
+        raise BadRequest(f"{text}: must not be negative")
+    return number
 
 
 def _tcaches(text: str) -> dict[int, int]:
@@ -128,12 +174,6 @@ def _tcaches(text: str) -> dict[int, int]:
     for pair in text.split(","):
         thread, equals, address = pair.partition("=")
         if not equals:
-            raise BadRequest(f"{pair!r}: expected THREAD=ADDR")
-        found[evaluate(thread.strip())] = _address(address.strip())
+            raise BadRequest(f"{pair.strip()!r}: expected THREAD=ADDR", "such as 1234=0x5555555590")
+        found[evaluate(thread.strip())] = evaluate_in_gdb(address.strip())
     return found
-
-
-def _colour(text: str) -> str:
-    if text not in COLOURS:
-        raise BadRequest(f"{text!r}: expected one of {', '.join(COLOURS)}")
-    return text

@@ -2,88 +2,92 @@
 
 from __future__ import annotations
 
+import sys
+
 import gdb
 
 from heapglass.commands import COMMANDS
-from heapglass.errors import BadRequest
 
-from .commands import HeapCommand
+from .commands import HeapCommand, Prefix
 from .parameters import Settings
 
 NAME = "heapglass"
+MARK = "(heapglass)"  # in the help of our prefixes: tells them from another extension's
+HELP = f"""Heaps of glibc: chunks, bins, arenas, tcaches. {MARK}
+
+On the process or core that gdb has open. `help {NAME} COMMAND` tells more of each command;
+addresses and numbers may be any expression of the program's language."""
 TAKEN = (
     "heapglass: `heap` belongs to another extension; use `heapglass` or `hg` "
     "(`set heapglass prefix heap` takes it)\n"
 )
 
 
-class _Prefix(gdb.Command):
-    """The prefix of all commands; alone it lists them."""
-
-    def __init__(self, name: str) -> None:
-        lines = [f"  {name} {command.name:<9} {command.summary}" for command in COMMANDS]
-        self.__doc__ = "\n".join(
-            [
-                "Heaps of glibc: chunks, bins, arenas, tcaches. (heapglass)",
-                "",
-                *lines,
-                "",
-                f"`help {name} NAME` tells more of each.",
-            ]
-        )
-        super().__init__(name, gdb.COMMAND_DATA, gdb.COMPLETE_COMMAND, True)
-
-    def invoke(self, line: str, _from_tty: bool) -> None:
-        """Say what there is, or that what was asked for is not."""
-        word = line.split(" ")[0]
-        if word:
-            raise gdb.GdbError(f'no command "{word}" in heapglass; try: help heapglass')
-        gdb.write(f"{self.__doc__}\n")
-
-
 def register() -> None:
     """Define the commands and settings. May be called again: the new ones replace the old."""
-    free = _heap_is_free()
-    settings = Settings(_take)
-    _Prefix(NAME)
-    for command in COMMANDS:
-        HeapCommand(NAME, command, settings)
+    owner = _Owner()
+    settings = Settings(owner.take)
+    owner.define(NAME, settings)
     _alias("hg")
-    if free:
-        _alias("heap")
-    else:
-        gdb.write(TAKEN)
+    owner.begin(_alias("heap"))
 
 
-def _heap_is_free() -> bool:
-    """Whether nobody, or we ourselves, have the prefix `heap`. Asked before we define anything."""
+def is_ours(name: str) -> bool:
+    """Whether a prefix is heapglass's."""
     try:
-        said = gdb.execute("help heap", to_string=True)
+        return MARK in gdb.execute(f"help {name}", to_string=True)
     except gdb.error:
-        return True
-    return "(heapglass)" in said
+        return False
 
 
-def _alias(name: str) -> None:
-    """Make a short name. Marked as an abbreviation: lists of commands, by which extensions look
-    for names that are taken, do not show it."""
+def _alias(name: str) -> bool:
+    """Make a short name, unless somebody has it; whether it is ours.
+
+    It is marked as an abbreviation: lists of commands, by which extensions look for names that are
+    taken, do not show it.
+    """
     try:
         gdb.execute(f"alias -a {name} = {NAME}", to_string=True)
     except gdb.error:
-        return  # it is there already, from the time before
+        return is_ours(name)  # it may be there from the time before
+    return True
 
 
-def _take(prefix: str) -> None:
-    """Take `heap`, whoever has it: `set heapglass prefix heap`.
+class _Owner:
+    """Knows who has `heap`, says once when another extension does, and takes it on demand."""
 
-    :raises BadRequest: for any other prefix.
-    """
-    if prefix == NAME:
-        return
-    if prefix != "heap":
-        raise BadRequest(f"{prefix!r}: expected heap or heapglass")
-    if "(heapglass)" not in gdb.execute("help heap", to_string=True):
-        settings = Settings(_take)
-        _Prefix("heap")
+    def __init__(self) -> None:
+        self._ours = True
+        self._settings: Settings | None = None
+
+    def define(self, prefix: str, settings: Settings) -> None:
+        """Define every command under a prefix."""
+        self._settings = settings
+        Prefix(prefix, HELP)
         for command in COMMANDS:
-            HeapCommand("heap", command, settings)
+            HeapCommand(prefix, command, settings, self.look)
+
+    def begin(self, ours: bool) -> None:
+        """Say who has `heap`, and look again before each prompt: others may be loaded later."""
+        self._ours = ours
+        if not ours:
+            gdb.write(TAKEN, gdb.STDERR)
+        gdb.events.before_prompt.connect(self._before_prompt)
+
+    def _before_prompt(self) -> None:
+        if getattr(sys.modules.get(__name__), "register", None) is not register:
+            gdb.events.before_prompt.disconnect(self._before_prompt)  # heapglass was sourced again
+        else:
+            self.look()
+
+    def look(self) -> None:
+        """Say, once, that `heap` has gone to somebody else."""
+        if self._ours and not is_ours("heap"):
+            self._ours = False
+            gdb.write(TAKEN, gdb.STDERR)
+
+    def take(self) -> None:
+        """Take `heap`, whoever has it: `set heapglass prefix heap`."""
+        if self._settings is not None and not is_ours("heap"):
+            self.define("heap", self._settings)
+            self._ours = True

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
 
 import gdb
 
@@ -37,8 +39,16 @@ _ABIS = (
 )
 
 
-def open_source() -> Source:
-    """Return the target that gdb has selected.
+class GdbSource(Source, Protocol):
+    """A source that holds files open until it is closed."""
+
+    def close(self) -> None:
+        """Let the files go."""
+        ...
+
+
+def open_source() -> GdbSource:
+    """Return the target that gdb has selected. Close it.
 
     :raises HeapglassError: if there is none, or it cannot be used.
     """
@@ -47,8 +57,11 @@ def open_source() -> Source:
     core = core_path(inferior)
     if core is not None:
         return _core(core, options)
-    if not inferior.pid or not inferior.threads():
+    threads = inferior.threads() if inferior.pid else ()
+    if not threads:
         raise NotFound(NO_TARGET)
+    if any(thread.is_running() for thread in threads):
+        raise BadTarget(f"process {inferior.pid}", "it is running", "stop it first: interrupt")
     if _is_native(inferior):
         return _LiveSource(inferior, options)
     return _RemoteSource(inferior, options)
@@ -87,12 +100,17 @@ def _is_native(inferior: gdb.Inferior) -> bool:
     return "Native process" in said or "native process" in said
 
 
-def _core(path: str, options: OpenOptions) -> Source:
+def _core(path: str, options: OpenOptions) -> GdbSource:
     """Open the core itself: its tables say more than gdb tells, and its memory needs no copy."""
-    source = open_target(path, options)
+    source = open_target(path, replace(options, exe=_program()))
     numbers = {thread.ptid[1] or thread.ptid[0]: thread.num for thread in _gdb_threads()}
     threads = [t._replace(number=numbers.get(t.id)) for t in source.threads()]
     return _Numbered(source, threads)
+
+
+def _program() -> str:
+    """Return the program that gdb was given with `file`, if any."""
+    return str(gdb.current_progspace().filename or "")
 
 
 def _gdb_threads() -> Sequence[gdb.InferiorThread]:
@@ -102,8 +120,9 @@ def _gdb_threads() -> Sequence[gdb.InferiorThread]:
 class _Numbered:
     """A source whose threads have gdb's numbers; all else is the source's own."""
 
-    def __init__(self, source: Source, threads: Sequence[Thread]) -> None:
+    def __init__(self, source: GdbSource, threads: Sequence[Thread]) -> None:
         self._threads = threads
+        self.close = source.close
         self.machine, self.memory = source.machine, source.memory
         self.pid, self.kind, self.name = source.pid, source.kind, source.name
         self.warnings = source.warnings
@@ -147,7 +166,7 @@ class _RemoteSource:
         if not regions:
             self.warnings.append("the remote target does not tell its mappings")
         self.memory: Memory = CachedMemory(GdbMemory(inferior, regions))
-        self._files = FileFinder(options)
+        self._files = FileFinder(replace(options, exe=_program()))
         self._auxv = _read_auxv()
         self._finder = ModuleFinder(
             self.memory,
@@ -178,6 +197,10 @@ class _RemoteSource:
     def file_bytes(self, module: Module, pattern: bytes, limit: int) -> bytes | None:
         """Return bytes of a file that is at hand, or as loaded."""
         return self._symbols.file_bytes(module, pattern, limit)
+
+    def close(self) -> None:
+        """Let the files go."""
+        self._files.close()
 
 
 def gdb_symbols(name: str) -> list[Symbol]:

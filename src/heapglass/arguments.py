@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NoReturn
 
 from .commands import COMMANDS, Argument, Command
@@ -75,7 +76,7 @@ def _add(made: argparse.ArgumentParser, argument: Argument, convert: Evaluate) -
         if argument.choices:
             words["choices"] = argument.choices
         if argument.metavar or option:
-            words["metavar"] = argument.metavar or argument.name.lstrip("-").upper()
+            words["metavar"] = _value_name(argument)
         if argument.many:
             words["action"] = "append"
         if not option and not argument.required:
@@ -95,21 +96,90 @@ def _converter(convert: Evaluate, argument: Argument) -> Callable[[str], int]:
     return apply
 
 
+_NEGATIVE_HEX = re.compile(r"-0[xX][0-9a-fA-F]+")
 _NOT_NEGATIVE = {"--limit", "--top", "--count", "--back", "--min", "--max", "count"}
 
 
 def parse(command: Command, words: Sequence[str], convert: Evaluate = evaluate) -> Request:
     """Return a command's request: an attribute for each argument, dashes as underscores.
 
+    Options may stand before, behind and between the positionals. Beside the command's own, the
+    request has json, color, limit, all, and width (columns of the terminal, None: no limit), which
+    a door sets.
+
     :raises BadRequest: if the words make no sense; one line, the usage as hint.
     """
-    return parser(command, convert).parse_args(list(words))
+    words = _glued(words, takes_value((*command.arguments, *COMMON)))
+    # argparse knows decimal negative numbers only; with a blank, a word is no option.
+    words = [f" {word}" if _NEGATIVE_HEX.fullmatch(word) else word for word in words]
+    request = parser(command, convert).parse_intermixed_args(words)
+    request.width = None
+    return request
+
+
+def _glued(words: Sequence[str], valued: Collection[str]) -> list[str]:
+    """Make one word of an option and a value such as `-size`, which argparse takes for options."""
+    glued: list[str] = []
+    for word in words:
+        if glued and glued[-1] in valued and word.startswith("-") and not word.startswith("--"):
+            glued[-1] = f"{glued[-1]}={word}"
+        else:
+            glued.append(word)
+    return glued
+
+
+def takes_value(arguments: Iterable[Argument]) -> set[str]:
+    """Return the names of the options whose value is the next word."""
+    return {a.name for a in arguments if a.name.startswith("-") and a.kind != "flag"}
+
+
+def first_plain(words: Sequence[str], valued: Collection[str]) -> int | None:
+    """Return where the first word stands that is neither an option nor the value of one.
+
+    *valued*: options whose value is the next word. None if there is no such word.
+    """
+    skip = False
+    for number, word in enumerate(words):
+        if skip:
+            skip = False
+        elif word.startswith("-") and word != "-":
+            skip = word in valued
+        else:
+            return number
+    return None
+
+
+def completions(command: Command, before: Sequence[str], last: str) -> list[str] | None:
+    """Return what *last*, the word behind *before*, can become; None: an address or a number.
+
+    Options where a dash was typed, else the choices of the option or positional it stands for.
+    """
+    arguments = (*command.arguments, *COMMON)
+    argument = _stands_for(command, before)
+    if argument is None or (last.startswith("-") and before[-1:] != [argument.name]):
+        return [a.name for a in arguments if a.name.startswith("-") and a.name.startswith(last)]
+    if argument.kind in ("address", "number"):
+        return None
+    return [choice for choice in argument.choices if choice.startswith(last)]
+
+
+def _stands_for(command: Command, before: Sequence[str]) -> Argument | None:
+    """Return the argument that the word behind *before* is for; None if none is left."""
+    arguments = (*command.arguments, *COMMON)
+    valued = takes_value(arguments)
+    if before and before[-1] in valued:
+        return next(a for a in arguments if a.name == before[-1])
+    positionals = [a for a in command.arguments if not a.name.startswith("-")]
+    rest, plain = list(before), 0
+    while (found := first_plain(rest, valued)) is not None:
+        rest, plain = rest[found + 1 :], plain + 1
+    return positionals[plain] if plain < len(positionals) else None
 
 
 # --- help -----------------------------------------------------------------------------------------
 
 
-def usage(command: Command, before: str = "heap") -> str:
+def usage(command: Command, before: str = "heapglass") -> str:
     """Return a line such as `heap chunk ADDRESS [--as-chunk] …`."""
     words = [before, command.name]
     for argument in command.arguments:
@@ -119,15 +189,22 @@ def usage(command: Command, before: str = "heap") -> str:
 
 
 def _shown(argument: Argument) -> str:
-    value = argument.metavar or argument.name.lstrip("-").upper()
     if not argument.name.startswith("-"):
-        return value
+        return _value_name(argument)
     if argument.kind == "flag":
         return argument.name
-    return f"{argument.name} {'|'.join(argument.choices) if argument.choices else value}"
+    return f"{argument.name} {'|'.join(argument.choices) or _value_name(argument)}"
 
 
-def help_text(command: Command, before: str = "heap") -> str:
+def _value_name(argument: Argument) -> str:
+    """Return what stands for the value in usage and help."""
+    own = argument.name.lstrip("-").upper()
+    if argument.metavar or not argument.name.startswith("-"):
+        return argument.metavar or own
+    return {"address": "ADDR", "number": "N"}.get(argument.kind, own)
+
+
+def help_text(command: Command, before: str = "heapglass") -> str:
     """Return a command's help: summary, usage, every argument, more, examples."""
     lines = [f"{command.summary[0].upper()}{command.summary[1:]}.", "", usage(command, before), ""]
     lines += _argument_lines((*command.arguments, *COMMON))

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from . import __version__
-from .arguments import evaluate, find_command, help_text, parse
+from .arguments import (
+    COMMON,
+    evaluate,
+    find_command,
+    first_plain,
+    help_text,
+    parse,
+    takes_value,
+)
 from .commands import COMMANDS, Command
 from .errors import BadRequest, HeapglassError
 from .locate import Overrides, locate
@@ -22,6 +32,7 @@ from .targets import OpenOptions, open_target
 
 UNUSABLE = 2  # exit status: the request or the target cannot be used
 INTERRUPTED = 130
+DEBUG = "HEAPGLASS_DEBUG"  # set: a fault of heapglass itself is shown with where it happened
 
 USAGE = """\
 usage: heapglass NAME TARGET [arguments]
@@ -44,50 +55,103 @@ what is known better than can be found:
   --mp ADDR           where mp_ is
   --tcache THREAD=ADDR  a thread's tcache (may be given again)
 
-heapglass NAME --help tells more of a command; heapglass --version, --completion bash.
+heapglass NAME --help tells more of a command; heapglass --version, --completion bash|zsh.
 """
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status: 0, 1 if it found faults, 2 if it could not run."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may know fewer characters than we use
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return _run(list(sys.argv[1:] if words is None else words))
     except HeapglassError as error:
         _say(error)
         return UNUSABLE
     except BrokenPipeError:
-        # Whoever read our output has gone; nothing of what is left can be written.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # whoever read it has gone
         return 0
     except KeyboardInterrupt:
+        _drop_output()
         return INTERRUPTED
-    except OSError as error:
-        _say(BadRequest(f"cannot write the answer: {error.strerror}"))
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            raise
+        _say(unforeseen(error))
         return UNUSABLE
+
+
+def unforeseen(error: Exception) -> HeapglassError:
+    """Return what a user reads of a fault of heapglass itself, or of a lack of memory."""
+    if isinstance(error, MemoryError):
+        return HeapglassError("there is not enough memory for this", "narrow it, or use --limit")
+    said = f"{type(error).__name__}: {error}"
+    return HeapglassError(f"a fault in heapglass: {said}", f"{DEBUG}=1 shows where; please report")
 
 
 def _say(error: HeapglassError) -> None:
     hint = f" ({error.hint})" if error.hint else ""
     line = visible(f"heapglass: {error}{hint}".replace("\n", " "))
-    print(line, file=sys.stderr)
+    if sys.stderr is not None:
+        print(line, file=sys.stderr)
+
+
+def _drop_output() -> None:
+    """Let what is not yet written go to nowhere: Python would try once more, and complain."""
+    if sys.stdout is not None:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _write(text: str, flush: bool = False) -> None:
+    """Write to standard output.
+
+    :raises BadRequest: if it cannot be written: a full disk, a closed output.
+    """
+    if sys.stdout is None:
+        raise BadRequest("cannot write the answer: standard output is closed")
+    try:
+        sys.stdout.write(text)
+        if flush:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_output()
+        raise BadRequest(f"cannot write the answer: {error.strerror}") from error
 
 
 def _run(words: list[str]) -> int:
-    options, rest = _target_options(words)
-    if not rest or rest[0] in ("-h", "--help", "help"):
-        print(USAGE.format(commands=_command_lines()), end="")
-        return 0 if rest else UNUSABLE
-    if rest[0] == "--version":
-        print(f"heapglass {__version__}")
+    valued = {*_TARGET_OPTIONS, *takes_value(COMMON)}
+    at = first_plain(words, valued)
+    said = _said(words, at)
+    if said is not None:
+        _write(said, flush=True)
         return 0
-    if rest[0] == "--completion":
-        print(completion(rest[1] if len(rest) > 1 else "bash"), end="")
-        return 0
-    command, rest = find_command(rest[0]), rest[1:]
-    if "--help" in rest or "-h" in rest:
-        print(help_text(command, "heapglass"))
-        return 0
-    return _answer(command, rest, options)
+    if at is None:
+        raise BadRequest("no command was given", "heapglass --help lists them")
+    command, rest = find_command(words[at]), words[:at] + words[at + 1 :]
+    return _answer(command, rest)
+
+
+def _said(words: Sequence[str], at: int | None) -> str | None:
+    """Return what is said without a target: help, version, completion; None if it is a command."""
+    name = words[at] if at is not None else ""
+    if name == "help" or (at is None and _HELP.intersection(words)):
+        following = words[at + 1 :] if at is not None else []
+        if not following:
+            return USAGE.format(commands=_command_lines())
+        return help_text(find_command(following[0]), "heapglass") + "\n"
+    if "--completion" in words[:at]:
+        return completion(name or "bash")
+    if at is None:
+        return f"heapglass {__version__}\n" if "--version" in words else None
+    if _HELP.intersection(words):
+        return help_text(find_command(name), "heapglass") + "\n"
+    return None
+
+
+_HELP = {"-h", "--help"}
 
 
 def _command_lines() -> str:
@@ -117,14 +181,17 @@ _TARGET_OPTIONS = (
 )
 
 
-def _target_options(words: list[str]) -> tuple[_Options, list[str]]:
-    """Take the options of the shell door out of the words, wherever they stand."""
+def _target_options(words: list[str], own: Collection[str]) -> tuple[_Options, list[str]]:
+    """Take the options of the shell door out of the words, wherever they stand.
+
+    *own*: names that the command has for itself (`size --glibc`).
+    """
     found: dict[str, list[str]] = {}
     rest: list[str] = []
     queue = iter(words)
     for word in queue:
         name, equals, value = word.partition("=")
-        if name not in _TARGET_OPTIONS or (name == "--glibc" and _belongs_to_size(words)):
+        if name not in _TARGET_OPTIONS or name in own:
             rest.append(word)
             continue
         if not equals:
@@ -134,12 +201,6 @@ def _target_options(words: list[str]) -> tuple[_Options, list[str]]:
             value = following
         found.setdefault(name, []).append(value)
     return _options(found), rest
-
-
-def _belongs_to_size(words: Sequence[str]) -> bool:
-    """Whether --glibc is an argument of a command that needs no target."""
-    names = {command.name for command in COMMANDS if not command.needs_target}
-    return bool(words) and words[0] in names
 
 
 def _options(found: dict[str, list[str]]) -> _Options:
@@ -175,43 +236,41 @@ def _tcache(text: str) -> tuple[int, int]:
 # --- answers --------------------------------------------------------------------------------
 
 
-def _answer(command: Command, words: list[str], options: _Options) -> int:
+def _answer(command: Command, words: list[str]) -> int:
+    options, words = _target_options(words, [argument.name for argument in command.arguments])
     if not command.needs_target:
-        request = parse(command, words)
+        request = _parse(command, words)
         return _show(command.view(None, request), request)
-    spec, words = _spec(command, words)
-    request = parse(command, words)
-    with open_target(spec, options.open) as source:
+    at = first_plain(words, takes_value((*command.arguments, *COMMON)))
+    if at is None:
+        example = f"heapglass {command.name} CORE (or a process id)"
+        raise BadRequest(f"{command.name} needs a target", example)
+    request = _parse(command, words[:at] + words[at + 1 :])
+    with open_target(words[at], options.open) as source:
         answer = command.view(locate(source, options.overrides), request)
         return _show(answer, request)
 
 
-def _spec(command: Command, words: list[str]) -> tuple[str, list[str]]:
-    """Return the target and the other words: it is the first that is no option."""
-    for number, word in enumerate(words):
-        if not word.startswith("-"):
-            return word, words[:number] + words[number + 1 :]
-    raise BadRequest(
-        f"{command.name} needs a target", f"heapglass {command.name} CORE (or a process id)"
-    )
+def _parse(command: Command, words: Sequence[str]) -> argparse.Namespace:
+    request = parse(command, words)
+    if sys.stdout is not None and sys.stdout.isatty():
+        request.width = shutil.get_terminal_size().columns
+    return request
 
 
 def _show(answer: Answer, request: argparse.Namespace) -> int:
-    if request.json:
-        for piece in json_pieces(answer):
-            sys.stdout.write(piece)
-    else:
-        for line in _text(answer, request):
-            sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    pieces = json_pieces(answer) if request.json else _text(answer, request)
+    for piece in pieces:
+        _write(piece)
+    _write("", flush=True)
     return answer.status
 
 
 def _text(answer: Answer, request: argparse.Namespace) -> Iterator[str]:
-    terminal = sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if terminal else None
+    terminal = sys.stdout is not None and sys.stdout.isatty()
     coloured = wants_colour(request.color or "auto", terminal, os.environ)
-    return text_lines(answer, width, ansi if coloured else plain)
+    for line in text_lines(answer, request.width, ansi if coloured else plain):
+        yield line + "\n"
 
 
 def completion(shell: str) -> str:
@@ -219,24 +278,25 @@ def completion(shell: str) -> str:
 
     :raises BadRequest: for a shell that is not known.
     """
-    if shell != "bash":
-        raise BadRequest(f"no completion for {shell!r}", "--completion bash (zsh: bashcompinit)")
+    if shell not in ("bash", "zsh"):
+        raise BadRequest(f"no completion for {shell!r}", "--completion bash or zsh")
     names = " ".join(command.name for command in COMMANDS)
     cases = "\n".join(
         f'    {command.name}) words="{_option_words(command)}" ;;' for command in COMMANDS
     )
-    return _BASH.format(names=names, cases=cases, options=" ".join(_TARGET_OPTIONS))
+    script = _BASH.format(names=names, cases=cases, options=" ".join(_TARGET_OPTIONS))
+    return script if shell == "bash" else f"autoload -U +X bashcompinit && bashcompinit\n{script}"
 
 
 def _option_words(command: Command) -> str:
     own = [argument.name for argument in command.arguments if argument.name.startswith("-")]
-    return " ".join([*own, "--json", "--color", "--limit", "--all"])
+    return " ".join([*own, *(argument.name for argument in COMMON)])
 
 
 _BASH = """\
 _heapglass() {{
   local current="${{COMP_WORDS[COMP_CWORD]}}" words=""
-  if [ "$COMP_CWORD" -eq 1 ]; then
+  if [ "$COMP_CWORD" -eq 1 ] && [[ "$current" != -* ]]; then
     COMPREPLY=($(compgen -W "{names}" -- "$current"))
     return
   fi

@@ -49,7 +49,7 @@ _ADDRESS = "a chunk, what the program got of it (mem), or any address inside"
 COMMANDS: tuple[Command, ...] = (
     Command(
         "info",
-        "glibc's version, where the allocator's variables are, and how each was found",
+        "the release of glibc, where the allocator's variables are, and how each was found",
         views.info,
         help="Every find has a method (symbol, dwarf, dynsym, scan, user) and the checks that it "
         "passed; what is missing is named with what to do about it.",

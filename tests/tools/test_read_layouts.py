@@ -187,6 +187,22 @@ def test_a_debug_file_without_dwarf_is_named(built: Built, tmp_path: Path) -> No
         describe(built.library, built.library, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["../../.dwz/common.debug", "../../../outside"])
+def test_what_dwz_made_common_must_be_under_the_debug_directory(
+    built: Built, tmp_path: Path, name: str
+) -> None:
+    debug_dir = tmp_path / "debug"
+    shutil.copytree(built.debug_dir, debug_dir)
+    shutil.copy(built.library, tmp_path / "outside")
+    link = tmp_path / "link"
+    link.write_bytes(name.encode() + b"\0" + bytes(20))
+    section = f"--add-section=.gnu_debugaltlink={link}"
+    subprocess.run(["objcopy", section, str(next(debug_dir.rglob("*.debug")))], check=True)
+
+    with pytest.raises(NoLayout, match=f"{Path(name).name} is missing: expected under .* dwz"):
+        describe(built.library, built.library, debug_dir)
+
+
 @pytest.mark.parametrize("content", [b"", b"\x7fELF", b"noise" * 40])
 def test_what_is_no_library_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "libc.so.6"

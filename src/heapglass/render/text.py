@@ -94,8 +94,12 @@ def _table(table: Table, width: int | None, paint: Paint) -> Iterator[str]:
     widths = [max(len(columns[n][1].title), *(len(row[n][0]) for row in first)) for n in used]
     kept = [columns[n][1] for n in used]
     yield paint(_row([(c.title, Style.PLAIN) for c in kept], kept, widths, width, plain), Style.DIM)
-    for cells in chain(first, (_cells(row, columns) for row in rows)):
-        yield _row([cells[n] for n in used], kept, widths, width, paint)
+    for every in chain(first, (_cells(row, columns) for row in rows)):
+        cells = [every[n] for n in used]
+        for number, (text, _) in enumerate(cells):  # a later row may have more to say
+            if len(text) > widths[number]:
+                widths[number] = len(text)
+        yield _row(cells, kept, widths, width, paint)
 
 
 def _is_used(rows: Iterable[Sequence[tuple[str, Style]]], number: int) -> bool:

@@ -11,13 +11,14 @@ from ..heap.lists import KINDS, FreeList
 from ..heap.target import Target
 from ..heap.tcache import Tcache
 from ..table import Absent, Address, Answer, Column, Data, Kind, Part, Style, Table, Tag
-from .cells import address, finish
+from .cells import address, finish, thread_text
 
 SHOWN = 6  # chunks of a list that a line names
 
 _COLUMNS = (
     Column("arena", "arena", Kind.ADDRESS),
-    Column("thread", "thread", Kind.COUNT),
+    Column("thread", "thread", in_text=False),
+    Column("", "thread", in_json=False),
     Column("kind", "kind", in_text=False),
     Column("", "bin", in_json=False),
     Column("index", "index", Kind.COUNT, in_text=False),
@@ -46,7 +47,7 @@ def bins(target: Target, request: Any) -> Answer:
         and (request.thread is None or found.thread == request.thread)
     ]
     _faults(heap, wanted)
-    rows = _limited((_row(found, request.all) for found in wanted), request.limit)
+    rows = _limited((_row(heap, found, request.all) for found in wanted), request.limit)
     count = sum(len(found.chunks) for found in wanted)
     parts: list[Part] = [
         Table("bins", _COLUMNS, rows, empty="every bin is empty"),
@@ -62,10 +63,11 @@ def _limited(rows: Iterable[tuple[Any, ...]], limit: int | None) -> Iterator[tup
         yield row
 
 
-def _row(found: FreeList, every: bool) -> tuple[Any, ...]:
+def _row(heap: Heap, found: FreeList, every: bool) -> tuple[Any, ...]:
     return (
         address(found.arena),
-        Absent.NONE if found.thread is None else found.thread,
+        found.thread,
+        thread_text(heap, found.thread),
         found.kind,
         Tag(found.label, _STYLES[found.kind]),
         found.index,

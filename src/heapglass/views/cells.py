@@ -11,6 +11,7 @@ from ..heap.lists import FreeList
 from ..table import Absent, Address, Answer, Column, Kind, Part, Style, Tag
 
 STATES = ("used", "free", "tcache", "fast", "top", "mmapped", "fencepost", "corrupt")
+ALWAYS = ("used", "free", "tcache", "fast")
 STATE_STYLES = {
     "used": Style.PLAIN,
     "free": Style.GOOD,
@@ -76,17 +77,26 @@ def chunk_row(heap: Heap, chunk: Chunk) -> tuple[Any, ...]:
         listed.thread if listed and listed.thread is not None else Absent.NONE,
         usable(heap, chunk),
         chunk.owner,
-        note(chunk, listed),
+        note(heap, chunk, listed),
     )
 
 
-def note(chunk: Chunk, listed: FreeList | None) -> str:
+def note(heap: Heap, chunk: Chunk, listed: FreeList | None) -> str:
     """Return what a line of text says behind a chunk."""
     if chunk.owner:
         return f"the allocator's own ({chunk.owner})"
     if listed is not None and listed.thread is not None:
-        return f"thread {listed.thread}"
+        return f"thread {thread_text(heap, listed.thread)}"
     return ""
+
+
+def thread_text(heap: Heap, thread: int | None) -> str:
+    """Return a thread's kernel id, in gdb with gdb's own number beside it: "7510 (gdb 1)"."""
+    if thread is None:
+        return Absent.NONE.value
+    numbers = {known.id: known.number for known in heap.target.threads}
+    number = numbers.get(thread)
+    return str(thread) if number is None else f"{thread} (gdb {number})"
 
 
 def chunk_data(heap: Heap, chunk: Chunk | None) -> dict[str, Any] | None:
@@ -98,12 +108,15 @@ def chunk_data(heap: Heap, chunk: Chunk | None) -> dict[str, Any] | None:
 
 
 def totals_data(totals: Mapping[str | None, tuple[int, int]]) -> dict[str, dict[str, int]]:
-    """Return counts and bytes by state; the unknown ones under "unknown"."""
+    """Return counts and bytes by state; the unknown ones under "unknown".
+
+    The four states that every heap can have are there even if no chunk has them.
+    """
     order: Sequence[str | None] = (*STATES, None)
     return {
-        state or "unknown": {"count": totals[state][0], "bytes": totals[state][1]}
+        state or "unknown": dict(zip(("count", "bytes"), totals.get(state, (0, 0))))
         for state in order
-        if state in totals
+        if state in totals or state in ALWAYS
     }
 
 

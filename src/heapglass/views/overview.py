@@ -10,7 +10,7 @@ from ..heap.heap import Heap
 from ..heap.segments import Segment
 from ..heap.target import HeapThread, Place, Target
 from ..table import Absent, Address, Answer, Column, Data, Fact, Facts, Kind, Part, Table
-from .cells import address, finish, flags_text, totals_data
+from .cells import address, finish, flags_text, thread_text, totals_data
 
 
 def info(target: Target, request: Any) -> Answer:
@@ -101,7 +101,8 @@ _ARENA_COLUMNS = (
     Column("system_mem", "system", Kind.SIZE),
     Column("max_system_mem", "max system", Kind.SIZE, in_text=False),
     Column("attached_threads", "attached", Kind.COUNT),
-    Column("threads", "threads", Kind.LIST),
+    Column("threads", "threads", in_text=False),
+    Column("", "threads", Kind.LIST, in_json=False),
     Column("heaps", "heaps", in_text=False),
     Column("", "heaps", Kind.COUNT, in_json=False),
     Column("totals", "totals", in_text=False),
@@ -120,6 +121,7 @@ def _arena_row(heap: Heap, arena: Arena) -> tuple[Any, ...]:
         return sum(totals.get(state, (0, 0))[1] for state in states)
 
     has_top = arena.has_top(heap.layout)
+    threads = [t.id for t in heap.target.threads if t.arena == arena.address]
     return (
         Address(arena.address),
         arena.main,
@@ -130,7 +132,8 @@ def _arena_row(heap: Heap, arena: Arena) -> tuple[Any, ...]:
         arena.system_mem,
         arena.max_system_mem,
         arena.attached_threads,
-        [t.id for t in heap.target.threads if t.arena == arena.address],
+        threads,
+        [thread_text(heap, thread) for thread in threads],
         [_heap_data(segment) for segment in segments],
         len(segments),
         totals_data(totals),
@@ -254,7 +257,7 @@ def params(target: Target, request: Any) -> Answer:
         ("NFASTBINS", layout.nfastbins),
         *sorted(layout.constants.items()),
     )
-    constants = [Fact(name, name, value, Kind.SIZE) for name, value in derived]
+    constants = [Fact(name, name, value, _constant_kind(name)) for name, value in derived]
     parts: list[Part] = [
         Facts("params", fields, "mp_"),
         Facts("variables", beside, "variables"),
@@ -262,6 +265,12 @@ def params(target: Target, request: Any) -> Answer:
         Data("features", sorted(layout.features)),
     ]
     return finish(heap, "params", parts)
+
+
+def _constant_kind(name: str) -> Kind:
+    """Return how a constant is written: numbers of things in decimal, bytes in hex."""
+    counts = ("NFASTBINS", "DEFAULT_ARENA_TEST", "DEFAULT_MMAP_MAX")
+    return Kind.COUNT if name in counts or name.startswith("TCACHE_") else Kind.SIZE
 
 
 def _param(name: str, value: int) -> Fact:

@@ -28,7 +28,7 @@ from ..table import (
     Table,
     Tag,
 )
-from .cells import address, chunk_data, finish, state_cell
+from .cells import address, chunk_data, finish, state_cell, thread_text
 
 TEXT_LIMIT = 1000
 
@@ -103,8 +103,15 @@ def _thread(heap: Heap, asked: int) -> Iterator[Fact]:
                 away = asked - thread.tp
                 sign = "-" if away < 0 else "+"
                 yield Fact(
-                    "thread", "thread", thread.id, note=f"(thread pointer {sign} {abs(away):#x})"
+                    "thread",
+                    "thread",
+                    thread.id,
+                    note=f"{_gdb(thread.number)}(thread pointer {sign} {abs(away):#x})",
                 )
+
+
+def _gdb(number: int | None) -> str:
+    return "" if number is None else f"(gdb {number}) "
 
 
 def _in_heap(heap: Heap, asked: int) -> tuple[list[Fact], dict[str, Any] | None]:
@@ -142,7 +149,8 @@ def _in_heap(heap: Heap, asked: int) -> tuple[list[Fact], dict[str, Any] | None]
         listed = chunk.listed
         place_ = listed.chunks.index(chunk.address)
         note = f"(entry {place_ + 1} of {len(listed.chunks)}"
-        note += f", thread {listed.thread})" if listed.thread is not None else ")"
+        whose = f", thread {thread_text(heap, listed.thread)}" if listed.thread else ""
+        note += f"{whose})"
         facts += [Fact("bin", "bin", listed.label, note=note), Fact("position", "", place_)]
     return facts, chunk_data(heap, chunk)
 

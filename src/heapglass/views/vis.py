@@ -11,7 +11,7 @@ from ..heap.heap import Chunk, Heap
 from ..heap.segments import Segment
 from ..heap.target import Target
 from ..table import Address, Answer, Data, Lines, Part, Style, Tag
-from .cells import chunk_data, finish, flags_text
+from .cells import chunk_data, finish, flags_text, thread_text
 
 HUES = (Style.ONE, Style.TWO, Style.THREE, Style.FOUR, Style.FIVE, Style.SIX)
 CHUNKS = 24  # drawn if nothing else is said
@@ -95,7 +95,7 @@ def _marks(heap: Heap, chunk: Chunk) -> list[Tag]:
     listed = chunk.listed
     if listed is not None:
         place = listed.chunks.index(chunk.address) + 1
-        whose = f", thread {listed.thread}" if listed.thread is not None else ""
+        whose = f", thread {thread_text(heap, listed.thread)}" if listed.thread else ""
         marks.append(Tag(f"  ← {listed.label} {place}/{len(listed.chunks)}{whose}", Style.NOTE))
     if chunk.owner:
         marks.append(Tag(f"  ← the allocator's own ({chunk.owner})", Style.NOTE))
