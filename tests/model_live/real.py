@@ -15,7 +15,7 @@ from elftools.elf.elffile import ELFFile
 from heapglass.model import Allocator
 
 ROOT = Path(__file__).resolve().parents[2]
-RUNTIMES = Path(os.environ.get("HEAPGLASS_RUNTIMES", ROOT / ".cache" / "runtimes"))
+RUNTIMES = ROOT / ".cache" / "runtimes"
 BUILT = ROOT / ".cache" / "play"
 SOURCE = ROOT / "fixtures" / "programs" / "play.c"
 RELEASES = ("2.31", "2.36", "2.41", "2.43", "2.44")
@@ -36,6 +36,10 @@ FLAGS = (
 )
 
 
+class MissingRuntime(Exception):
+    """A C library that was not fetched; the text says what to run."""
+
+
 @dataclass(frozen=True)
 class Process:
     """What one build of the player looks like when it starts."""
@@ -52,7 +56,10 @@ class Runtime:
     def __init__(self, glibc: str, arch: str) -> None:
         self.glibc, self.arch = glibc, arch
         self.folder = RUNTIMES / f"{glibc}-{arch}"
-        said = json.loads((self.folder / "runtime.json").read_text())
+        try:
+            said = json.loads((self.folder / "runtime.json").read_text())
+        except FileNotFoundError:
+            raise MissingRuntime(f"{self.folder} is not there: run make runtimes") from None
         self.libdir, self.loader = self.folder / said["libdir"], self.folder / said["loader"]
         self.debug_dir = self.folder / said["debug_dir"]
         self.program = self._build()
