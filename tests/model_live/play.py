@@ -165,7 +165,8 @@ class Session:
         """The lines for the player."""
         key = self.process.symbols.get("tcache_key", 0)
         word = KEY & ((1 << 8 * self.model.layout.word) - 1)
-        return "\n".join([f"{key:x} {word:x}", *(step.line for step in self.steps if step.line)]) + "\n"
+        lines = [f"{key:x} {word:x}", *(step.line for step in self.steps if step.line)]
+        return "\n".join(lines) + "\n"
 
     def check(self) -> int:
         """Play it for real; fail where an answer differs. Return how many calls were compared."""

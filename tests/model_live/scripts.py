@@ -314,7 +314,7 @@ def _large_append(h: Hand) -> None:
 
 def _split(request: int) -> Callable[[Hand], None]:
     def run(h: Hand) -> None:
-        _, b = h.sorted_large(0x1000)
+        _, b = h.sorted_large(0x11D0)
         h.put(h.unsorted + 2 * h.word, b)
         h.m(request)
 
@@ -449,9 +449,7 @@ SCRIPTS: tuple[Script, ...] = (
     Script("corrupted double-linked list", _unlink_links, {}),
     Script("corrupted double-linked list (not small)", _unlink_nextsize, {}),
     Script("malloc_consolidate(): invalid chunk size", _consolidate_size, OFF),
-    Script(
-        "malloc_consolidate(): unaligned fastbin chunk detected", _consolidate_unaligned, OFF
-    ),
+    Script("malloc_consolidate(): unaligned fastbin chunk detected", _consolidate_unaligned, OFF),
     Script("corrupted size vs. prev_size in fastbins", _consolidate_merge, OFF),
     Script("malloc(): memory corruption (fast)", _fast_size, OFF),
     Script("malloc(): unaligned fastbin chunk detected", _fast_unaligned(True), OFF),
@@ -464,12 +462,15 @@ SCRIPTS: tuple[Script, ...] = (
     Script("malloc(): mismatching next->prev_size (unsorted)", _unsorted(8, 0x300), {}),
     Script("malloc(): unsorted double linked list corrupted", _unsorted_list, {}),
     Script("malloc(): invalid next->prev_inuse (unsorted)", _prev_inuse, {}),
+    Script("malloc(): largebin double linked list corrupted (nextsize)", _large_insert(3), OFF),
     Script(
-        "malloc(): largebin double linked list corrupted (nextsize)", _large_insert(3), OFF
+        "malloc(): largebin double linked list corrupted (nextsize)",
+        _large_append,
+        OFF,
+        _BEFORE_2_42,
     ),
-    Script("malloc(): largebin double linked list corrupted (nextsize)", _large_append, OFF, _BEFORE_2_42),
     Script("malloc(): largebin double linked list corrupted (bk)", _large_insert(1), OFF),
-    Script("malloc(): corrupted unsorted chunks", _split(0xF00), {}),
+    Script("malloc(): corrupted unsorted chunks", _split(0x1000), {}),
     Script("malloc(): corrupted unsorted chunks 2", _split(0x300), {}),
     Script("malloc(): corrupted top size", _top_huge, {}),
     Script("break adjusted to free malloc space", _break, {}),

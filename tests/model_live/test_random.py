@@ -62,9 +62,8 @@ KINDS = (
     *"aaAp",
     *"vVtiuuoosLBnnxI",
 )
-STEPS = st.lists(
-    st.tuples(st.sampled_from(KINDS), SIZES, st.integers(0, 1 << 30)), min_size=CALLS, max_size=CALLS
-)
+STEP = st.tuples(st.sampled_from(KINDS), SIZES, st.integers(0, 1 << 30))
+STEPS = st.lists(STEP, min_size=CALLS, max_size=CALLS)
 OPTIONS = (1, -1, -2, -3, -4, -6, -7, -8)
 VALUES = (0, 1, 8, 64, 80, 100, 160, 5000, 100000, 1000000)
 

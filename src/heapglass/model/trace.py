@@ -131,11 +131,15 @@ def read_trace(path: str) -> Trace:
 
 def _open(path: str) -> IO[bytes]:
     try:
-        file = open(path, "rb")  # noqa: SIM115 - the caller reads it to its end
-        start = file.read(6)
-        file.seek(0)
+        return open(path, "rb")
     except OSError as error:
         raise BadTarget(path, f"it cannot be opened: {error.strerror}") from error
+
+
+def _decoded(path: str, file: IO[bytes]) -> IO[bytes]:
+    """Return a file with what a compressed one has in it; the same if it is plain."""
+    start = file.read(6)
+    file.seek(0)
     if start[:3] == b"\x1f\x8b\x08":
         return gzip.GzipFile(fileobj=file)  # type: ignore[return-value]
     if start == b"\xfd7zXZ\0":
@@ -160,7 +164,7 @@ def _module(path: str, name: str) -> Any:
 def _lines(path: str) -> Iterator[tuple[int, bytes]]:
     number = 0
     try:
-        with _open(path) as file:
+        with _open(path) as raw, _decoded(path, raw) as file:
             while True:
                 number += 1
                 line = file.readline(LINE + 1)
