@@ -11,7 +11,7 @@ from .compressed import unpack
 from .core import CoreSource
 from .options import OpenOptions
 from .process import ProcessSource
-from .trace import TraceSource
+from .trace import TraceSource, open_trace
 
 OpenSource = Union[CoreSource, ProcessSource, TraceSource]
 TRACE_MARK = b'"heapglass_trace"'
@@ -31,13 +31,13 @@ def open_target(spec: str, options: OpenOptions | None = None) -> OpenSource:
     try:
         start = os.pread(descriptor, 4096, 0)
         if TRACE_MARK in start.split(b"\n", 1)[0] or spec.endswith(".jsonl"):
-            return TraceSource(spec)
+            return open_trace(spec)
         unpacked = unpack(descriptor, spec, said)
         if unpacked is None:
             return CoreSource(descriptor, spec, said)
         with unpacked.file:
             if TRACE_MARK in os.pread(unpacked.file.fileno(), 4096, 0).split(b"\n", 1)[0]:
-                return TraceSource(spec)
+                return open_trace(spec)
             source = CoreSource(unpacked.file.fileno(), spec, said)
         source.warnings[:0] = unpacked.warnings
         return source

@@ -16,18 +16,26 @@ LIBC = "/lib/libc.so.6"  # the name that the model's C library goes by
 TLS = ("tcache", "thread_arena")
 
 
+def open_trace(path: str) -> TraceSource:
+    """Play a trace file, to its end if it can be.
+
+    :raises BadTarget: if it is none, or a line makes no sense.
+    :raises UnsupportedGlibc: if its release is not in the tables.
+    """
+    return TraceSource(path, replay(read_trace(path), keep_going=True))
+
+
 class TraceSource:
     """The process that a trace describes, as it is after the last call."""
 
     pid: int | None = None
     kind = "trace"
 
-    def __init__(self, path: str) -> None:
-        trace = read_trace(path)
-        self.replay: Replay = replay(trace, keep_going=True)
-        allocator = self.replay.allocator
+    def __init__(self, name: str, played: Replay) -> None:
+        self.replay = played
+        allocator = played.allocator
         layout = allocator.layout
-        self.name = path
+        self.name = name
         self.machine = Machine(layout.abi, layout.word, layout.order)
         self.memory = allocator.memory
         self.warnings = list(_warnings(self.replay))
