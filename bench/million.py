@@ -53,7 +53,9 @@ def main() -> None:
         stop = ["-ex", "break heap_ready", "-ex", "run"]
         live = gdb(options.gdb, [*stop, *measure, "-ex", f"generate-core-file {core}"], program)
         dead = gdb(options.gdb, ["-ex", f"core-file {core}", *measure], program)
-    print("| target | chunks | bytes | read_memory | chunks --min | ratio | chunks --top 10 | ratio |")
+    print(
+        "| target | chunks | bytes | read_memory | chunks --min | ratio | chunks --top 10 | ratio |"
+    )
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, lines in (("live", live), ("core", dead)):
         r = result(lines)

@@ -45,9 +45,10 @@ def key_words(played: Replay, address: int, real: bytes) -> tuple[list[int], set
 @pytest.mark.parametrize("release", RELEASES)
 def test_a_random_trace(release: str, name: str) -> None:
     folder = TRACES / release
-    played = replay(read_trace(str(folder / f"{name}.jsonl.xz")))
+    path = folder / f"{name}.jsonl.xz"
+    played = replay(read_trace(str(path)))
     assert not played.mismatches
-    assert played.calls == 1500
+    assert played.calls == len(unpacked(path).splitlines()) - 1 > 1000
     base, _ = played.image()
     differ, keys = key_words(played, base, unpacked(folder / f"{name}.heap.xz"))
     assert not differ

@@ -127,10 +127,11 @@ class Space:
         held = [(n - (start >> SHIFT), bytes(self._frame(n))) for n in self._touched(start, end)]
         perms = next((m.perms for m in self._maps if m.start <= start < m.end), "rw-")
         self.unmap(start, end)
-        self.map(to, to + size, perms)
+        self.map(to, to + size, "rw-")
         for offset, data in held:
             if offset << SHIFT < size:
                 self.write(to + (offset << SHIFT), data)
+        self.protect(to, to + size, perms)
 
     def _touched(self, start: int, end: int) -> list[int]:
         if self._base is not None:
