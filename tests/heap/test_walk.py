@@ -173,6 +173,16 @@ def test_top_somewhere_else_is_said():
     assert any("top 0x1230 is in none of its pieces" in problem for problem in heap.problems)
 
 
+def test_without_mp_the_mapping_of_top_is_the_heap():
+    made = MadeHeap([0x21, 0x31], extra=[Region(BASE - 0x1000, BASE)])  # a neighbour: .bss, say
+    made.target.mp = None
+
+    heap = made.heap()
+
+    assert [chunk.state for chunk in heap.every_chunk()] == ["used", "used", "top"]
+    assert heap.segments[0].start == BASE
+
+
 def test_a_ring_that_does_not_close_is_said():
     made = MadeHeap([0x21])
     made.set_word(ARENA + made.layout.state.offset("next"), 0x1234560)

@@ -149,12 +149,12 @@ class Heap:
         return sorted(found, key=lambda segment: segment.start)
 
     def _main_start(self, main: Arena) -> int:
-        """Return sbrk_base, or where the memory around top begins if mp_ is not known."""
+        """Return sbrk_base, or where the mapping that top lies in begins if mp_ is not known."""
         base = self.params.get("sbrk_base")
         if base:
             return base
-        around = [r for r in coalesce(self.target.memory.regions()) if r[0] <= main.top < r[1]]
-        return around[0][0] if around else 0
+        regions = self.target.memory.regions()
+        return next((r.start for r in regions if r.start <= main.top < r.end), 0)
 
     @cached_property
     def _blind_below(self) -> int:
