@@ -225,4 +225,11 @@ def test_what_may_be_in_a_tcache_nobody_found_is_unknown():
     made = with_tcache((2, 36), [0x21, 0x801, 0x21])
     made.target.threads = [HeapThread(7)]
 
-    assert made.states() == [None, None, "used", None, "top"]
+    heap = made.heap()
+
+    states = [chunk.state for chunk in heap.every_chunk()]
+    assert states == [None, None, "used", None, "top"]
+    assert heap.problems == [
+        "the tcache of thread 7 was not found: chunks of up to 0x410 bytes that look used may be "
+        "cached, and are not known"
+    ]
