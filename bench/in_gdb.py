@@ -23,6 +23,7 @@ def seconds(action):
 
 
 def run(command):
+    """Return what a gdb command prints."""
     return gdb.execute(command, to_string=True)
 
 

@@ -53,16 +53,14 @@ def main() -> None:
         stop = ["-ex", "break heap_ready", "-ex", "run"]
         live = gdb(options.gdb, [*stop, *measure, "-ex", f"generate-core-file {core}"], program)
         dead = gdb(options.gdb, ["-ex", f"core-file {core}", *measure], program)
-    print(
-        "| target | chunks | bytes | read_memory | chunks --min | ratio | chunks --top 10 | ratio |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    head = ("target", "chunks", "bytes", "read_memory", "--min", "ratio", "--top 10", "ratio")
+    print("| " + " | ".join(head) + " |")
+    print("| --- " * len(head) + "|")
+    keys = ("chunks", "bytes", "read_memory_s", "chunks_min_s", "ratio_min")
     for name, lines in (("live", live), ("core", dead)):
-        r = result(lines)
-        print(
-            f"| {name} | {r['chunks']} | {r['bytes']} | {r['read_memory_s']} s "
-            f"| {r['chunks_min_s']} s | {r['ratio_min']} | {r['chunks_top_s']} s | {r['ratio_top']} |"
-        )
+        found = result(lines)
+        cells = [name, *(str(found[key]) for key in (*keys, "chunks_top_s", "ratio_top"))]
+        print("| " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

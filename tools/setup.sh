@@ -31,7 +31,7 @@ if [ -n "$missing" ]; then
   fi
   echo "setup: installing system packages:$missing"
   $as apt-get update -q >/dev/null
-  DEBIAN_FRONTEND=noninteractive $as $install -q >/dev/null
+  $as env DEBIAN_FRONTEND=noninteractive $install -q >/dev/null
 fi
 
 stamp=.venv/.heapglass-$what

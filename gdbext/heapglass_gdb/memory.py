@@ -9,7 +9,8 @@ import gdb
 from heapglass.errors import MemoryFault
 from heapglass.memory import Region
 
-PIECE = 16 << 20  # bytes asked of gdb at once, so that Ctrl-C is heard between two
+PIECE = 16 << 20  # bytes asked of gdb at once: it hears Ctrl-C between two, and dies of too many
+END = 1 << 64
 
 
 class GdbMemory:
@@ -21,8 +22,12 @@ class GdbMemory:
 
     def read(self, address: int, size: int) -> bytes:
         """Return *size* bytes at *address*, or raise MemoryFault."""
+        if size > PIECE:
+            return bytes(self.view(address, address + size))
+        if size < 0 or not 0 <= address <= END - size:
+            raise MemoryFault(address, size, "no such addresses")
         try:
-            return bytes(self._read_memory(address, size)) if size > 0 else b""
+            return bytes(self._read_memory(address, size)) if size else b""
         except (gdb.MemoryError, gdb.error, OverflowError, ValueError) as error:
             raise MemoryFault(address, size) from error
 
@@ -34,10 +39,10 @@ class GdbMemory:
         """Return the bytes from *start* to *end*, read in pieces."""
         if end - start <= PIECE:
             return memoryview(self.read(start, end - start))
-        if self._regions and not any(r.start <= start < r.end for r in self._regions):
-            raise MemoryFault(start, end - start)
+        if self._regions and end - start > sum(region.size for region in self._regions):
+            raise MemoryFault(start, end - start, "more than the process has mapped")
+        self.read(end - 1, 1)  # a wild end is found before much is read
         pieces = bytearray()
         for low in range(start, end, PIECE):
             pieces += self.read(low, min(PIECE, end - low))
-            gdb.parameter("width")  # a call into gdb: it hears Ctrl-C
         return memoryview(pieces).toreadonly()

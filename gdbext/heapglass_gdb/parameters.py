@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import gdb
 
@@ -17,51 +18,45 @@ PREFIXES = ("auto", "heap")
 _PREFIX_DOC = "Settings of heapglass: what it cannot find by itself, and how it shows things."
 
 
+class _About(NamedTuple):
+    """What a setting is. *check* gets what was typed, and raises HeapglassError to refuse it."""
+
+    title: str
+    said: str
+    check: Callable[[str], object]
+    choices: tuple[str, ...] = ()  # the texts that it can have, the first at the start
+
+
 class _Prefix(gdb.Command):
     __doc__ = _PREFIX_DOC
 
-    def __init__(self, verb: str, names: Sequence[str]) -> None:
+    def __init__(self, verb: str, names: Iterable[str]) -> None:
         self._verb = verb
-        self._names = names
+        self._names = tuple(names)
         super().__init__(f"{verb} heapglass", gdb.COMMAND_DATA, gdb.COMPLETE_COMMAND, True)
 
     def invoke(self, line: str, _from_tty: bool) -> None:
         """Show every setting, or say which there are."""
+        names = f"settings: {', '.join(self._names)}"
         if line.strip():
-            raise gdb.GdbError(
-                f"heapglass has no setting {line.split()[0]!r} (settings: {', '.join(self._names)})"
-            )
+            raise gdb.GdbError(f"heapglass has no setting {line.split()[0]!r} ({names})")
         if self._verb == "set":
-            raise gdb.GdbError(f"set heapglass what? (settings: {', '.join(self._names)})")
+            raise gdb.GdbError(f"set heapglass what? ({names})")
         for name in self._names:
             gdb.execute(f"show heapglass {name}")
 
 
 class _Setting(gdb.Parameter):
-    """A setting that holds text; the empty text means that it is not set.
+    """A setting that holds text; the empty text means that it is not set."""
 
-    *check* is called with what was typed, and raises HeapglassError to refuse it. A value from
-    before heapglass was sourced again is kept. *choices*: the texts that it can have.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        title: str,
-        said: str,
-        check: Callable[[str], object],
-        choices: Sequence[str] = (),
-    ) -> None:
-        self.set_doc = f"Set {title}."
-        self.show_doc = f"Show {title}."
-        self.__doc__ = said
-        self._title = title
-        self._check = check
-        self._last = _value_of(f"heapglass {name}") or (choices[0] if choices else "")
-        if choices:
-            super().__init__(f"heapglass {name}", gdb.COMMAND_DATA, gdb.PARAM_ENUM, list(choices))
-        else:
-            super().__init__(f"heapglass {name}", gdb.COMMAND_DATA, gdb.PARAM_STRING)
+    def __init__(self, name: str, about: _About, value: str) -> None:
+        self.set_doc = f"Set {about.title}."
+        self.show_doc = f"Show {about.title}."
+        self.__doc__ = about.said
+        self._about = about
+        self._last = value or (about.choices[0] if about.choices else "")
+        kind = [gdb.PARAM_ENUM, list(about.choices)] if about.choices else [gdb.PARAM_STRING]
+        super().__init__(f"heapglass {name}", gdb.COMMAND_DATA, *kind)
         self.value = self._last
 
     def get_set_string(self) -> str:
@@ -69,7 +64,7 @@ class _Setting(gdb.Parameter):
         text = self.text
         try:
             if text:
-                self._check(text)
+                self._about.check(text)
         except HeapglassError as error:
             self.value = self._last
             hint = f" ({error.hint})" if error.hint else ""
@@ -79,7 +74,8 @@ class _Setting(gdb.Parameter):
 
     def get_show_string(self, value: str) -> str:
         """Say the value in words."""
-        return f"{self._title[0].upper()}{self._title[1:]}: {value or 'not set'}."
+        title = self._about.title
+        return f"{title[0].upper()}{title[1:]}: {value or 'not set'}."
 
     @property
     def text(self) -> str:
@@ -95,71 +91,81 @@ def _value_of(name: str) -> str:
 
 
 class Settings:
-    """All settings. A command asks it for what is in force."""
+    """All settings. A command asks it for what is in force.
+
+    Values from before heapglass was sourced again are kept.
+    """
 
     def __init__(self, take_prefix: Callable[[], None]) -> None:
-        names = ("glibc", "main-arena", "mp", "tcache", "color", "limit", "prefix")
+        about = _about(take_prefix)
+        before = {name: _value_of(f"heapglass {name}") for name in about}
         for verb in ("set", "show"):
-            _Prefix(verb, names)
-        self._glibc = _Setting(
-            "glibc",
-            "the release of glibc to read the heap as",
-            "A release such as 2.36; empty: it is found.",
-            parse_version,
-        )
-        self._main_arena = _Setting(
-            "main-arena",
-            "the address of main_arena",
-            "A number or an expression, evaluated at each command; empty: it is found.",
-            evaluate_in_gdb,
-        )
-        self._mp = _Setting(
-            "mp",
-            "the address of mp_",
-            "A number or an expression, evaluated at each command; empty: it is found.",
-            evaluate_in_gdb,
-        )
-        self._tcache = _Setting(
-            "tcache",
-            "tcaches of threads",
-            "THREAD=ADDR with kernel thread ids, several by comma; empty: they are found.",
-            _tcaches,
-        )
-        self._color = _Setting(
-            "color", "when to use colours", "auto follows gdb's style.", str, COLOURS
-        )
-        self._limit = _Setting(
-            "limit",
-            "how many rows a listing shows",
-            "A number; empty: each command's own. JSON and --all are not limited by it.",
-            _limit,
-        )
-        self._prefix = _Setting(
-            "prefix",
-            "whether heapglass takes the prefix `heap`",
-            "auto: if nobody else has it. heap: even if another extension has it.",
-            lambda text: take_prefix() if text == "heap" else None,
-            PREFIXES,
-        )
+            _Prefix(verb, about)  # an old one goes, with all that is under it
+        self._all = {name: _Setting(name, about[name], before[name]) for name in about}
+
+    def _text(self, name: str) -> str:
+        return self._all[name].text
 
     def overrides(self) -> Overrides:
         """Return what the user knows better than can be found."""
+        main_arena, mp, tcaches = self._text("main-arena"), self._text("mp"), self._text("tcache")
         return Overrides(
-            glibc=self._glibc.text or None,
-            main_arena=evaluate_in_gdb(self._main_arena.text) if self._main_arena.text else None,
-            mp=evaluate_in_gdb(self._mp.text) if self._mp.text else None,
-            tcaches=_tcaches(self._tcache.text) if self._tcache.text else {},
+            glibc=self._text("glibc") or None,
+            main_arena=evaluate_in_gdb(main_arena) if main_arena else None,
+            mp=evaluate_in_gdb(mp) if mp else None,
+            tcaches=_tcaches(tcaches) if tcaches else {},
         )
 
     @property
     def color(self) -> str:
         """The colours: auto, always or never."""
-        return self._color.text
+        return self._text("color")
+
+    @property
+    def prefix(self) -> str:
+        """Whether `heap` is taken: auto or heap."""
+        return self._text("prefix")
 
     @property
     def limit(self) -> int | None:
         """Rows of a listing, None for each command's own."""
-        return _limit(self._limit.text) if self._limit.text else None
+        return _limit(self._text("limit")) if self._text("limit") else None
+
+
+def _about(take_prefix: Callable[[], None]) -> dict[str, _About]:
+    """Return every setting by name."""
+    found = "A number or an expression, evaluated at each command; empty: it is found."
+
+    def take(text: str) -> None:
+        if text == "heap":
+            take_prefix()
+
+    return {
+        "glibc": _About(
+            "the release of glibc to read the heap as",
+            "A release such as 2.36; empty: it is found.",
+            parse_version,
+        ),
+        "main-arena": _About("the address of main_arena", found, evaluate_in_gdb),
+        "mp": _About("the address of mp_", found, evaluate_in_gdb),
+        "tcache": _About(
+            "tcaches of threads",
+            "THREAD=ADDR with kernel thread ids, several by comma; empty: they are found.",
+            _tcaches,
+        ),
+        "color": _About("when to use colours", "auto follows gdb's style.", str, COLOURS),
+        "limit": _About(
+            "how many rows a listing shows",
+            "A number; empty: each command's own. JSON and --all are not limited by it.",
+            _limit,
+        ),
+        "prefix": _About(
+            "whether heapglass takes the prefix `heap`",
+            "auto: if nobody else has it. heap: even if another extension has it.",
+            take,
+            PREFIXES,
+        ),
+    }
 
 
 def _limit(text: str) -> int:

@@ -29,6 +29,8 @@ def register() -> None:
     settings = Settings(owner.take)
     owner.define(NAME, settings)
     _alias("hg")
+    if settings.prefix == "heap":  # from the time before
+        owner.define("heap", settings)
     owner.begin(_alias("heap"))
 
 

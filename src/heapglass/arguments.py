@@ -183,12 +183,13 @@ def usage(command: Command, before: str = "heapglass") -> str:
     """Return a line such as `heap chunk ADDRESS [--as-chunk] …`."""
     words = [before, command.name]
     for argument in command.arguments:
-        shown = _shown(argument)
+        shown = typed(argument)
         words.append(shown if argument.required else f"[{shown}]")
     return " ".join(words)
 
 
-def _shown(argument: Argument) -> str:
+def typed(argument: Argument) -> str:
+    """Return an argument as it is typed: `ADDRESS`, `--limit N`, `--color auto|always|never`."""
     if not argument.name.startswith("-"):
         return _value_name(argument)
     if argument.kind == "flag":
@@ -216,7 +217,7 @@ def help_text(command: Command, before: str = "heapglass") -> str:
 
 
 def _argument_lines(arguments: Iterable[Argument]) -> list[str]:
-    shown = [(_shown(argument), argument.help) for argument in arguments]
+    shown = [(typed(argument), argument.help) for argument in arguments]
     width = min(max(len(name) for name, _ in shown), 24)
     return [
         f"  {name:<{width}}  {said}" if len(name) <= width else f"  {name}\n  {'':<{width}}  {said}"

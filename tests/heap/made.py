@@ -81,6 +81,30 @@ class MadeHeap:
         """Write a chunk's size word."""
         self.set_word(chunk + self.layout.word, size_word)
 
+    def add_arena(self, heap: int, after: int = ARENA) -> int:
+        """Write an arena with one empty heap at *heap*; it comes behind *after* in the ring.
+
+        The memory must have a region there (`extra`).
+        """
+        info, state = self.layout.structs["heap_info"], self.layout.state
+        arena = heap + info.size
+        top = (arena + state.size + 2 * self.layout.word + 15) // 16 * 16 - 2 * self.layout.word
+        self.set_word(heap + info.offset("ar_ptr"), arena)
+        self.set_word(heap + info.offset("size"), 0x2000)
+        self.set_word(heap + info.offset("mprotect_size"), 0x2000)
+        self.set_size(top, heap + 0x2000 - top | 1)
+        for index in range(1, 128):
+            for side in (0, 1):
+                at = arena + state.offset("bins") + (2 * (index - 1) + side) * self.layout.word
+                self.set_word(at, self.layout.bin_at(arena, index))
+        ring = self.word(after + state.offset("next"))
+        for name, value in (("top", top), ("next", ring), ("attached_threads", 1)):
+            self.set_word(arena + state.offset(name), value)
+        self.set_word(arena + state.offset("system_mem"), 0x2000)
+        self.set_word(arena + state.offset("max_system_mem"), 0x2000)
+        self.set_word(after + state.offset("next"), arena)
+        return arena
+
     def link(self, index: int, chunks: Sequence[int]) -> None:
         """Put chunks into a bin, in the order of fd, and clear the P bit behind each."""
         bin_ = self.layout.bin_at(ARENA, index)

@@ -225,4 +225,21 @@ def test_what_may_be_in_a_tcache_nobody_found_is_unknown():
     made = with_tcache((2, 36), [0x21, 0x801, 0x21])
     made.target.threads = [HeapThread(7)]
 
+    heap = made.heap()
+
+    states = [chunk.state for chunk in heap.every_chunk()]
+    assert states == [None, None, "used", None, "top"]
+    assert heap.problems == [
+        "the tcache of thread 7 was not found: chunks of up to 0x410 bytes that look used may be "
+        "cached, and are not known"
+    ]
+
+
+def test_how_large_a_cached_chunk_can_be_is_mps_limit():
+    """Since 2.43 tcache_max_bytes is one more than the largest chunk (default 1041)."""
+    made = with_tcache((2, 44), [0x411, 0x421, 0x21])
+    made.target.threads = [HeapThread(7)]
+    mp = made.layout.structs["malloc_par"]
+    made.set_word(ARENA - 0x900 + mp.offset("tcache_max_bytes"), 0x411)
+
     assert made.states() == [None, None, "used", None, "top"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from heapglass.errors import MemoryFault
+from heapglass.heap.columns import FENCEPOST, Columns, Walker, walk_through
 from heapglass.heap.target import HeapThread
 from heapglass.memory import Region
 
@@ -173,6 +174,16 @@ def test_top_somewhere_else_is_said():
     assert any("top 0x1230 is in none of its pieces" in problem for problem in heap.problems)
 
 
+def test_without_mp_the_mapping_of_top_is_the_heap():
+    made = MadeHeap([0x21, 0x31], extra=[Region(BASE - 0x1000, BASE)])  # a neighbour: .bss, say
+    made.target.mp = None
+
+    heap = made.heap()
+
+    assert [chunk.state for chunk in heap.every_chunk()] == ["used", "used", "top"]
+    assert heap.segments[0].start == BASE
+
+
 def test_a_ring_that_does_not_close_is_said():
     made = MadeHeap([0x21])
     made.set_word(ARENA + made.layout.state.offset("next"), 0x1234560)
@@ -181,6 +192,84 @@ def test_a_ring_that_does_not_close_is_said():
 
     assert len(heap.arenas) == 1
     assert any("next is 0x1234560, which is no arena" in problem for problem in heap.problems)
+
+
+HEAP = 0xF4000000  # a multiple of HEAP_MAX_SIZE, 64 MiB
+HEAP_REGION = Region(HEAP, HEAP + 0x2000)
+
+
+def test_a_threads_arena_is_read_from_its_heap():
+    made = MadeHeap([0x21], extra=[HEAP_REGION])
+    arena = made.add_arena(HEAP)
+
+    heap = made.heap()
+
+    assert [found.address for found in heap.arenas] == [ARENA, arena]
+    (segment,) = heap.heap_segments
+    assert (segment.start, segment.first, segment.end) == (HEAP, HEAP + 0x8D0, HEAP + 0x2000)
+    assert [chunk.state for chunk in heap.every_chunk()] == ["used", "top", "top"]
+    assert heap.problems == []
+
+
+def test_a_ring_with_a_loop_is_said():
+    made = MadeHeap([0x21], extra=[HEAP_REGION])
+    arena = made.add_arena(HEAP)
+    made.set_word(arena + made.layout.state.offset("next"), arena)
+
+    heap = made.heap()
+
+    assert [found.address for found in heap.arenas] == [ARENA, arena]
+    assert any("goes back to" in problem for problem in heap.problems)
+
+
+@pytest.mark.parametrize("prev", [HEAP, 0x1000], ids=["loop", "wild"])
+def test_a_chain_of_heaps_that_breaks_is_said(prev):
+    made = MadeHeap([0x21], extra=[HEAP_REGION])
+    made.add_arena(HEAP)
+    made.set_word(HEAP + made.layout.structs["heap_info"].offset("prev"), prev)
+
+    heap = made.heap()
+
+    assert len(heap.heap_segments) == 1
+    assert any(f"{prev:#x}" in problem for problem in heap.problems)
+
+
+def closed(*size_words: int) -> tuple[Walker, Columns]:
+    """Return a walker over chunks with these size words that fill a heap, walked to the end."""
+    made = MadeHeap([])
+    address = BASE
+    for word in size_words:
+        made.set_size(address, word)
+        address += max(word & ~7, 0x10)
+    walker, columns = Walker(made.heap().words, BASE, address), Columns()
+    stop = walk_through(walker, columns, BASE, address, [])
+    assert stop.kind == "fencepost"
+    assert walker.add_fenceposts(columns, stop.address) == address
+    return walker, columns
+
+
+def test_a_full_heap_ends_with_headers_of_size_hdr_and_0():
+    _, columns = closed(0x31, 0x11, 0x1)
+
+    assert list(columns.states) == [0, FENCEPOST, FENCEPOST]
+    assert columns.gaps == []
+
+
+def test_a_heap_whose_rest_was_too_small_ends_with_0_alone():
+    """sysmalloc with s < MINSIZE: the old top keeps the first header's place (2.23 to 2.44)."""
+    _, columns = closed(0x31, 0x1)
+
+    assert list(columns.states) == [0, FENCEPOST]
+
+
+def test_what_a_destroyed_header_says_of_the_chunk_before_is_no_warning():
+    made = MadeHeap([0x21, 0x21, 0x21])
+    made.set_size(made.chunks[1], 0x4242424242424242)  # P is clear in it
+
+    heap = made.heap()
+
+    assert next(heap.every_chunk()).state is None
+    assert [problem for problem in heap.problems if "in no bin" in problem] == []
 
 
 # --- mmapped --------------------------------------------------------------------------

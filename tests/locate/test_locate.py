@@ -86,6 +86,36 @@ def test_without_a_tcache_in_the_block_the_thread_is_not_known():
     assert (thread.tcache, thread.tcache_state) == (None, "unknown")
 
 
+def test_a_block_whose_thread_arena_is_no_arena_is_not_libcs():
+    made = process()
+    made.set_word(0xF7000100 - 16, 1)  # one module only: what is there would be all there is
+    made.set_word(0xF7000100 + 16, BLOCK)
+    made.set_word(BLOCK + ARENA_OFFSET, 0x41414140)
+
+    target = locate(FakeSource(made.memory, SYMBOLS, [Thread(7, tp=TP)]))
+
+    assert target.threads[0].tcache_state == "unknown"
+
+
+def test_a_lone_main_thread_may_have_no_id_in_its_control_block():
+    """Before 2.34 a program without libpthread never writes it."""
+    made = process()
+    made.memory.write(TP + 0x2D0, bytes(4))
+
+    target = locate(FakeSource(made.memory, SYMBOLS, [Thread(7)]))
+
+    assert target.threads[0].tp == TP
+
+
+def test_two_threads_without_ids_are_not_told_apart():
+    made = process()
+    made.memory.write(TP + 0x2D0, bytes(4))
+
+    target = locate(FakeSource(made.memory, SYMBOLS, [Thread(7), Thread(8)]))
+
+    assert [thread.tp for thread in target.threads] == [None, None]
+
+
 def test_no_symbol_is_said_with_what_to_do():
     made = process()
 

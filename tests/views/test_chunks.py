@@ -6,7 +6,7 @@ import pytest
 
 from heapglass.errors import BadRequest, HeapglassError, NotFound
 
-from ..heap.made import ARENA, MadeHeap
+from ..heap.made import ARENA, BASE, MadeHeap
 from .asked import document, lines
 
 SIZES = [0x21, 0x411, 0x31, 0x511, 0x41, 0x21]
@@ -74,6 +74,21 @@ def test_a_range_begins_with_the_chunk_that_its_start_lies_in(made):
 
     assert sizes(made, f"chunks {start:#x} {end:#x}") == [0x410, 0x30]
     assert sizes(made, f"chunks --from {start:#x} --to {end:#x}") == [0x410, 0x30]
+
+
+def test_a_range_that_begins_between_pieces_has_no_chunk_before_it(made):
+    """Two fenceposts close a piece; what follows is somebody else's until the next piece."""
+    made.set_size(made.top, 0x11)
+    made.set_size(made.top + 0x10, 0x11)
+    second = made.top + 0x200
+    made.memory.write(made.top + 0x20, b"\xaa" * 0x1E0)
+    made.set_word(second, 0)
+    made.set_size(second, BASE + 0x8000 - second | 1)
+    made.set_word(ARENA + made.layout.state.offset("top"), second)
+
+    found = document(made.target, f"chunks {made.top + 0x100:#x}")["chunks"]
+
+    assert [row["state"] for row in found] == ["top"]
 
 
 def test_counting_on_and_walking_back(made):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -139,6 +139,7 @@ class Heap:
         for heap in self.heap_segments:
             walk_segment(self.words, heap, self.anchors)
             found.append(heap)
+        self._say_blind(found)
         judge = Judge(self.lists, self.marks, self._blind_below, self.problems)
         for segment in found:
             judge.judge(segment.columns)
@@ -149,12 +150,12 @@ class Heap:
         return sorted(found, key=lambda segment: segment.start)
 
     def _main_start(self, main: Arena) -> int:
-        """Return sbrk_base, or where the memory around top begins if mp_ is not known."""
+        """Return sbrk_base, or where the mapping that top lies in begins if mp_ is not known."""
         base = self.params.get("sbrk_base")
         if base:
             return base
-        around = [r for r in coalesce(self.target.memory.regions()) if r[0] <= main.top < r[1]]
-        return around[0][0] if around else 0
+        regions = self.target.memory.regions()
+        return next((r.start for r in regions if r.start <= main.top < r.end), 0)
 
     @cached_property
     def _blind_below(self) -> int:
@@ -164,6 +165,15 @@ class Heap:
         if all(thread.tcache_state != "unknown" for thread in self.target.threads):
             return 0 if self.target.threads else self._tcache_largest()
         return self._tcache_largest()
+
+    def _say_blind(self, segments: Sequence[Segment]) -> None:
+        if self._blind_below and any(len(segment.columns) for segment in segments):
+            unknown = [str(t.id) for t in self.target.threads if t.tcache_state == "unknown"]
+            whose = f"of thread {', '.join(unknown)}" if unknown else "of every thread"
+            self.problems.append(
+                f"the tcache {whose} was not found: chunks of up to {self._blind_below:#x} bytes "
+                "that look used may be cached, and are not known"
+            )
 
     def _tcache_largest(self) -> int:
         largest = self.params.get("tcache_max_bytes")

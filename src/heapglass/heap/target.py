@@ -12,7 +12,7 @@ from ..memory import Memory
 
 NO_SYMBOLS_HINT = (
     "install the C library's debug symbols (libc6-dbg), name their folder with --debug-dir, "
-    "or give --main-arena ADDR (in gdb: set heapglass main-arena ADDR)"
+    "or give --main-arena ADDR and --mp ADDR (in gdb: set heapglass main-arena ADDR, …)"
 )
 
 

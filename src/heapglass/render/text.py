@@ -12,6 +12,7 @@ from .escape import visible
 
 FIRST = 512  # rows that are looked at for the widths of the columns
 _RIGHT = {Kind.SIZE, Kind.BYTES, Kind.COUNT, Kind.PERCENT}
+_GAP = "  "  # between two columns
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -121,18 +122,16 @@ def _row(
     """Put cells side by side; the last one is cut at the width, and others only if they must."""
     made: list[str] = []
     used = 0
-    for number, ((text, style), column) in enumerate(zip(cells, columns)):
-        room = None if width is None else max(width - used, 0)
-        shown = text if room is None else _cut(text, room)
-        pad = max(widths[number] - len(shown), 0)
-        last = number == len(cells) - 1
-        right = column.kind in _RIGHT
-        blanks = " " * pad
-        made.append(blanks + paint(shown, style) if right else paint(shown, style))
-        if not last:
-            made.append(("" if right else blanks) + "  ")
-        used += len(shown) + pad + 2
-    return "".join(made).rstrip()
+    for (text, style), column, wide in zip(cells, columns, widths):
+        room = max(wide, len(text)) if width is None else width - used
+        if room <= 0:
+            break
+        shown = _cut(text, room)
+        blanks = " " * min(max(wide - len(shown), 0), room - len(shown))
+        painted = paint(shown, style)
+        made.append(blanks + painted if column.kind in _RIGHT else painted + blanks)
+        used += len(shown) + len(blanks) + len(_GAP)
+    return _GAP.join(made).rstrip()
 
 
 def _cut(text: str, room: int) -> str:

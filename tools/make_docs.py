@@ -1,0 +1,171 @@
+"""Writes docs/reference.md from COMMANDS, with the real output of every command.
+
+The output is what the shell door prints of small cores of this repository, so that it is the same
+on every machine. `--check` writes nothing and ends with 1 if the page is not up to date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from heapglass import cli
+from heapglass.arguments import COMMON, typed, usage
+from heapglass.commands import COMMANDS, Argument, Command
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "reference.md"
+LINES = 24  # of an output that are shown
+WIDTH = 118
+
+
+class Sample(NamedTuple):
+    """A call whose output is shown; *core* is the name of a small core, empty: none is needed."""
+
+    words: tuple[str, ...]
+    core: str = "2.36-amd64-threads"
+    note: str = ""
+
+
+SAMPLES: dict[str, tuple[Sample, ...]] = {
+    "info": (Sample(()),),
+    "arenas": (Sample(()),),
+    "heaps": (Sample((), "2.36-amd64-foreign", "A foreign `sbrk` left the main heap in pieces:"),),
+    "chunks": (
+        Sample(("--limit", "8")),
+        Sample(("--state", "free", "--min", "0x400", "--top", "5"), "2.36-amd64-bins"),
+        Sample(("--where", 'size > 0x4000 and state == "used"'), "2.36-amd64-bins"),
+    ),
+    "chunk": (Sample(("0x5555555652e8",)),),
+    "bins": (
+        Sample((), "2.36-amd64-bins"),
+        Sample(("large",), "2.43-amd64-bins", "glibc 2.43 has no fast bins; its large bins:"),
+    ),
+    "tcache": (Sample(("--thread", "15040")),),
+    "params": (Sample(()),),
+    "mmapped": (Sample((), "2.36-amd64-mmapped"),),
+    "find": (Sample(("0x5555555652e0",)), Sample(("--into", "0x5555555652e0"))),
+    "whatis": (Sample(("0x5555555652e8",)),),
+    "size": (
+        Sample(("24", "--glibc", "2.36", "--abi", "x86_64"), ""),
+        Sample(("24", "--glibc", "2.42", "--abi", "i386"), ""),
+    ),
+    "link": (Sample(("0x5555555652e0",)), Sample(("--word", "0x55500000c7f9"))),
+    "stats": (Sample(("--limit", "8")), Sample(("--malloc-info",), "2.36-amd64-mmapped")),
+    "vis": (Sample(("0x5555555652d0", "3")),),
+}
+
+INTRODUCTION = """\
+# Commands
+
+In gdb: `heap NAME …`, or `heapglass NAME …`, or `hg NAME …`, on the process or core that gdb has
+open. In the shell: `heapglass NAME TARGET …`, where TARGET is a core file or a process id.
+
+Numbers are decimal or 0x hex; in gdb any expression of the program's language. An expression with
+blanks needs quotes where a command takes more than one word.
+
+What is not known is `?`, what is not there is `-`. Lines that begin with `!` are warnings.
+
+Every command has these options:
+
+{common}
+
+The shell door has more, which say where the files of the dead machine are and what is known better
+than it can be found: `heapglass --help`. In gdb these are settings: `help set heapglass`.
+
+The outputs below are of the small cores in `fixtures/cores`; the options that say where their files
+are have been left out. This page is made by `make docs`.
+"""
+
+
+def page() -> str:
+    """Return the whole page."""
+    common = "\n".join(_bullets(COMMON))
+    parts = [INTRODUCTION.format(common=common), _contents()]
+    return "\n".join([*parts, *(_section(command) for command in COMMANDS)])
+
+
+def _bullets(arguments: Iterable[Argument]) -> list[str]:
+    return [f"- `{typed(argument)}`: {argument.help}" for argument in arguments]
+
+
+def _contents() -> str:
+    rows = [f"| [`{c.name}`](#{c.name}) | {c.summary} |" for c in COMMANDS]
+    return "\n".join(["| command | shows |", "| --- | --- |", *rows, ""])
+
+
+def _section(command: Command) -> str:
+    lines = [f"## {command.name}", "", f"{command.summary[0].upper()}{command.summary[1:]}.", ""]
+    lines += [f"    {usage(command, 'heap')}", ""]
+    lines += _bullets(command.arguments)
+    if command.arguments:
+        lines.append("")
+    if command.help:
+        lines += [command.help, ""]
+    examples = [example for example in command.examples if example != command.name]
+    if examples:
+        lines += ["For example:", "", *(f"    heap {example}" for example in examples), ""]
+    for sample in SAMPLES[command.name]:
+        lines += _shown(command, sample)
+    return "\n".join(lines)
+
+
+def _shown(command: Command, sample: Sample) -> list[str]:
+    output = run(command.name, sample).rstrip("\n").split("\n")
+    if len(output) > LINES:
+        output = [*output[: LINES - 1], f"[… {len(output) - LINES + 1} more lines]"]
+    quoted = [f"'{word}'" if " " in word else word for word in sample.words]
+    core = ["core"] if sample.core else []
+    line = " ".join(["heapglass", command.name, *core, *quoted])
+    note = [sample.note, ""] if sample.note else []
+    return [*note, "```", f"$ {line}", *map(_cut, output), "```", ""]
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
+
+
+def run(name: str, sample: Sample) -> str:
+    """Return what the shell door prints.
+
+    :raises ValueError: if it could not answer.
+    """
+    words = [name, *([_core(sample)] if sample.core else []), *sample.words]
+    if sample.core:
+        debug = str(ROOT / "fixtures" / "debug")
+        release = sample.core.split("-")[0]
+        words += ["--debug-dir", debug, "--sysroot", "/nonexistent", "--glibc", release]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = cli.main(words)
+    if status:
+        raise ValueError(f"{' '.join(words)}: {err.getvalue()}")
+    return out.getvalue()
+
+
+def _core(sample: Sample) -> str:
+    return str(ROOT / "fixtures" / "cores" / f"{sample.core}.core.xz")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Write the page, or check it."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--check", action="store_true", help="write nothing")
+    check = options.parse_args(words).check
+    made = page()
+    if check:
+        old = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+        return int(old != made)
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(made, encoding="utf-8")
+    print(f"written: {PAGE.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
