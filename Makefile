@@ -4,7 +4,7 @@
 PYTHON ?= python3
 PY = .venv/bin/python
 
-.PHONY: demo test lint unit live runtimes layouts docs bench setup-demo setup-test
+.PHONY: demo test lint unit live runtimes layouts docs bench fuzz-model setup-demo setup-test
 
 demo: setup-demo
 	@PY=$(PY) sh tools/demo.sh
@@ -25,12 +25,19 @@ runtimes:
 
 unit:
 	@echo "== tests that need no download"
-	@$(PY) -m pytest tests --ignore tests/live
+	@$(PY) -m pytest tests --ignore tests/live --ignore tests/model_live
 	@sh tools/other_pythons.sh
 
 live:
 	@echo "== tests on real releases: in gdb, on the core in gdb, on the core in the shell"
 	@$(PY) -m pytest tests/live
+	@echo "== the model against real malloc, call by call and byte by byte"
+	@$(PY) -m pytest tests/model_live
+
+# The same with a great many random scripts, and new ones each time; EXAMPLES a runtime.
+EXAMPLES ?= 500
+fuzz-model:
+	@HEAPGLASS_FUZZ=$(EXAMPLES) $(PY) -m pytest tests/model_live/test_random.py
 
 layouts: setup-test
 	@$(PY) tools/fetch_runtimes.py --layouts
@@ -41,6 +48,7 @@ docs: setup-test
 
 bench: setup-demo
 	@$(PY) bench/million.py
+	@$(PY) bench/model.py
 
 setup-demo:
 	@PYTHON=$(PYTHON) sh tools/setup.sh demo

@@ -213,4 +213,18 @@ COMMANDS: tuple[Command, ...] = (
         help="Each chunk is a frame with its words, two a line; repeats are folded (--all: not).",
         examples=("vis", "vis 0x555555559290 4"),
     ),
+    Command(
+        "replay",
+        "a trace of malloc calls, played by the model and compared",
+        views.replay_trace,
+        (
+            Argument("trace", "a trace file, .jsonl, may be compressed", required=True),
+            Argument("--keep-going", "list all differences, not only the first", "flag"),
+            Argument("--image", "write the main heap's bytes to FILE", metavar="FILE"),
+        ),
+        help="Each recorded pointer, abort and crash is compared with the model's. The exit status "
+        "is 1 if one differs.",
+        examples=("replay calls.jsonl", "replay calls.jsonl.xz --keep-going --json"),
+        needs_target=False,
+    ),
 )

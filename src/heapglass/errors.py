@@ -33,6 +33,10 @@ class CorruptHeap(HeapglassError):
         self.rule = rule
 
 
+class MallocAbort(HeapglassError):
+    """malloc ended the program; the message is glibc's own text, as that release prints it."""
+
+
 class UnsupportedGlibc(HeapglassError):
     """A release outside of the tables: refused by name, never parsed as its neighbour."""
 

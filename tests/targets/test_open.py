@@ -69,12 +69,15 @@ def test_a_file_whose_name_is_a_number_needs_its_folder(
     assert "there is no such process" in str(refused("99999999"))
 
 
-def test_a_trace_needs_the_model(tmp_path: Path) -> None:
+def test_a_trace_is_played_by_the_model(tmp_path: Path) -> None:
     for name, data in (
         ("t.jsonl", TRACE),
-        ("t.jsonl", b""),
         ("trace", TRACE),
         ("packed", gzip.compress(TRACE)),
     ):
         (tmp_path / name).write_bytes(data)
-        assert "trace targets need the model" in str(refused(str(tmp_path / name)))
+        with open_target(str(tmp_path / name)) as source:
+            assert source.kind == "trace"
+            assert source.machine.abi == "x86_64"
+    (tmp_path / "t.jsonl").write_bytes(b"")
+    assert "line 1 is no JSON object" in str(refused(str(tmp_path / "t.jsonl")))

@@ -11,14 +11,14 @@ from .compressed import unpack
 from .core import CoreSource
 from .options import OpenOptions
 from .process import ProcessSource
+from .trace import TraceSource, open_trace
 
-OpenSource = Union[CoreSource, ProcessSource]
+OpenSource = Union[CoreSource, ProcessSource, TraceSource]
 TRACE_MARK = b'"heapglass_trace"'
-NO_TRACES = "trace targets need the model, which this version does not have"
 
 
 def open_target(spec: str, options: OpenOptions | None = None) -> OpenSource:
-    """Open a process id or a core file, which may be compressed. Close the result.
+    """Open a process id, a core file or a trace; files may be compressed. Close the result.
 
     :raises BadTarget: if it cannot be used: one line that says what and what to do.
     """
@@ -31,13 +31,13 @@ def open_target(spec: str, options: OpenOptions | None = None) -> OpenSource:
     try:
         start = os.pread(descriptor, 4096, 0)
         if TRACE_MARK in start.split(b"\n", 1)[0] or spec.endswith(".jsonl"):
-            raise BadTarget(spec, NO_TRACES)
+            return open_trace(spec)
         unpacked = unpack(descriptor, spec, said)
         if unpacked is None:
             return CoreSource(descriptor, spec, said)
         with unpacked.file:
             if TRACE_MARK in os.pread(unpacked.file.fileno(), 4096, 0).split(b"\n", 1)[0]:
-                raise BadTarget(spec, NO_TRACES)
+                return open_trace(spec)
             source = CoreSource(unpacked.file.fileno(), spec, said)
         source.warnings[:0] = unpacked.warnings
         return source

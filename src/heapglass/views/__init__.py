@@ -4,6 +4,7 @@ from .bins import bins, tcache
 from .chunks import chunk, chunks
 from .overview import arenas, heaps, info, mmapped, params
 from .questions import find, link, size, whatis
+from .replay import replay_trace
 from .stats import stats
 from .vis import vis
 
@@ -18,6 +19,7 @@ __all__ = [
     "link",
     "mmapped",
     "params",
+    "replay_trace",
     "size",
     "stats",
     "tcache",

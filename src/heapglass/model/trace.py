@@ -1,0 +1,257 @@
+"""Traces: calls of malloc as JSON Lines, read, checked and written."""
+
+from __future__ import annotations
+
+import gzip
+import importlib
+import io
+import json
+import lzma
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import IO, Any, NamedTuple
+
+from ..errors import BadTarget
+
+MARK = "heapglass_trace"
+LINE = 1 << 24  # bytes of a line, at most
+# What each op has: (key, kind). A kind that ends with "?" may be left out.
+_POINTER = (("ptr", "pointer?"), ("id", "text?"))
+OPS: dict[str, tuple[tuple[str, str], ...]] = {
+    "malloc": (("size", "size"), *_POINTER),
+    "calloc": (("nmemb", "size"), ("size", "size"), *_POINTER),
+    "realloc": (("old", "pointer?"), ("old_id", "text?"), ("size", "size"), *_POINTER),
+    "memalign": (("alignment", "size"), ("size", "size"), *_POINTER),
+    "aligned_alloc": (("alignment", "size"), ("size", "size"), *_POINTER),
+    "posix_memalign": (("alignment", "size"), ("size", "size"), *_POINTER),
+    "valloc": (("size", "size"), *_POINTER),
+    "pvalloc": (("size", "size"), *_POINTER),
+    "free": _POINTER,
+    "free_sized": (("size", "size?"), *_POINTER),
+    "free_aligned_sized": (("alignment", "size?"), ("size", "size?"), *_POINTER),
+    "write": (("bytes", "bytes"), ("offset", "number?"), *_POINTER),
+    "thread_start": (),
+    "thread_exit": (),
+    "malloc_trim": (("pad", "size?"),),
+    "mallopt": (("param", "any"), ("value", "number")),
+    "brk": (("delta", "number"), ("ptr", "pointer?")),
+}
+GIVES = frozenset(op for op in OPS if _POINTER[0] in OPS[op]) - {
+    "free",
+    "free_sized",
+    "free_aligned_sized",
+    "write",
+}
+
+
+class Call(NamedTuple):
+    """One line of a trace."""
+
+    line: int
+    op: str
+    thread: int
+    values: Mapping[str, Any]
+    abort: str | None  # the text with which it is recorded to have aborted
+    signal: str | None  # the signal that it is recorded to have died of
+
+
+@dataclass(frozen=True)
+class Header:
+    """The first line: what the calls were made on."""
+
+    glibc: str
+    abi: str = "x86_64"
+    heap_base: int = 0  # 0: not said
+    page_size: int = 4096
+    tunables: Mapping[str, int] = field(default_factory=dict)
+    main_arena: int = 0  # 0: not said
+
+    def line(self) -> str:
+        """Return it as the first line of a trace."""
+        said: dict[str, Any] = {MARK: 1, "glibc": self.glibc, "abi": self.abi}
+        if self.heap_base:
+            said["heap_base"] = hex(self.heap_base)
+        said.update(page_size=self.page_size, tunables=dict(self.tunables))
+        if self.main_arena:
+            said["main_arena"] = hex(self.main_arena)
+        return json.dumps(said)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A trace: its header, and its calls, read while they are asked for."""
+
+    name: str
+    header: Header
+    calls: Iterator[Call]
+
+
+def call_line(op: str, **values: Any) -> str:
+    """Return one line of a trace; pointers are given as integers, bytes as bytes.
+
+    :raises KeyError: if there is no such op.
+    """
+    kinds = dict(OPS[op])
+    said: dict[str, Any] = {"op": op}
+    for key, value in values.items():
+        kind = kinds.get(key, "any").rstrip("?")
+        if kind == "pointer" and value is not None:
+            said[key] = hex(value)
+        else:
+            said[key] = value.hex() if kind == "bytes" else value
+    return json.dumps(said)
+
+
+def write_trace(file: IO[str], header: Header, lines: Iterable[str]) -> None:
+    """Write a trace: the header and lines made by `call_line`."""
+    file.write(header.line() + "\n")
+    for line in lines:
+        file.write(line + "\n")
+
+
+# --- reading --------------------------------------------------------------------------------
+
+
+def read_trace(path: str) -> Trace:
+    """Open a trace file, plain or compressed (gz, xz, zst, lz4).
+
+    Its calls are read one by one; a bad one raises when it is reached.
+
+    :raises BadTarget: if it cannot be read, or is no trace.
+    """
+    lines = _lines(path)
+    number, first = next(lines, (1, b""))
+    said = _object(path, number, first)
+    if said.get(MARK) != 1:
+        raise BadTarget(path, "it is no trace of a version that is known", 'line 1 has {"'
+                        + MARK + '": 1, …}')  # fmt: skip
+    return Trace(path, _header(path, said), _calls(path, lines))
+
+
+def _open(path: str) -> IO[bytes]:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise BadTarget(path, f"it cannot be opened: {error.strerror}") from error
+
+
+def _decoded(path: str, file: IO[bytes]) -> IO[bytes]:
+    """Return a file with what a compressed one has in it; the same if it is plain."""
+    start = file.read(6)
+    file.seek(0)
+    if start[:3] == b"\x1f\x8b\x08":
+        return gzip.GzipFile(fileobj=file)  # type: ignore[return-value]
+    if start == b"\xfd7zXZ\0":
+        return lzma.LZMAFile(file)
+    if start[:4] == b"\x28\xb5\x2f\xfd":
+        reader = _module(path, "zstandard").ZstdDecompressor().stream_reader(file)
+        return io.BufferedReader(reader)
+    if start[:4] == b"\x04\x22\x4d\x18":
+        return _module(path, "lz4.frame").open(file)  # type: ignore[no-any-return]
+    return file
+
+
+def _module(path: str, name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        package = name.partition(".")[0]
+        hint = f"pip install {package}, or unpack the file"
+        raise BadTarget(path, f"the Python module {name} is missing", hint) from error
+
+
+def _lines(path: str) -> Iterator[tuple[int, bytes]]:
+    number = 0
+    try:
+        with _open(path) as raw, _decoded(path, raw) as file:
+            while True:
+                number += 1
+                line = file.readline(LINE + 1)
+                if not line:
+                    return
+                if len(line) > LINE:
+                    raise BadTarget(path, f"line {number} is longer than {LINE} bytes")
+                if line.strip():
+                    yield number, line
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        raise BadTarget(path, f"it cannot be read behind line {number - 1}: {error}") from error
+
+
+def _object(path: str, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError):
+        said = None
+    if not isinstance(said, dict):
+        raise BadTarget(path, f"line {number} is no JSON object", "a trace has one a line")
+    return said
+
+
+def _header(path: str, said: Mapping[str, Any]) -> Header:
+    tunables = said.get("tunables") or {}
+    if not isinstance(said.get("glibc"), str) or not isinstance(tunables, dict):
+        raise BadTarget(path, 'line 1 must say "glibc": "2.36" and maybe "tunables": {…}')
+    return Header(
+        said["glibc"],
+        str(said.get("abi") or "x86_64"),
+        _value(path, 1, "heap_base", "pointer", said.get("heap_base", 0)),
+        _value(path, 1, "page_size", "size", said.get("page_size", 4096)),
+        tunables,
+        _value(path, 1, "main_arena", "pointer", said.get("main_arena", 0)),
+    )
+
+
+def _calls(path: str, lines: Iterator[tuple[int, bytes]]) -> Iterator[Call]:
+    for number, line in lines:
+        said = _object(path, number, line)
+        op = said.get("op")
+        if op not in OPS:
+            raise BadTarget(path, f"line {number}: no op {op!a}", "known: " + ", ".join(OPS))
+        values = dict(_values(path, number, OPS[op], said))
+        thread = _value(path, number, "thread", "size", said.get("thread", 1))
+        abort, signal = said.get("abort"), said.get("signal")
+        yield Call(
+            number,
+            op,
+            thread,
+            values,
+            str(abort) if abort is not None else None,
+            str(signal) if signal is not None else None,
+        )
+
+
+def _values(
+    path: str, number: int, keys: tuple[tuple[str, str], ...], said: Mapping[str, Any]
+) -> Iterator[tuple[str, Any]]:
+    for key, kind in keys:
+        if said.get(key) is not None:
+            yield key, _value(path, number, key, kind.rstrip("?"), said[key])
+        elif not kind.endswith("?"):
+            raise BadTarget(path, f"line {number}: {said['op']} needs {key!a}")
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "pointer": lambda value: int(value, 16) if isinstance(value, str) else value,
+    "size": lambda value: value if value >= 0 else None,
+    "number": lambda value: value,
+    "bytes": bytes.fromhex,
+    "text": lambda value: value if isinstance(value, str) else None,
+    "any": lambda value: value if isinstance(value, (str, int)) else None,
+}
+
+
+def _value(path: str, number: int, key: str, kind: str, value: Any) -> Any:
+    """Return a checked value.
+
+    :raises BadTarget: if it is not of its kind.
+    """
+    numeric = kind in ("pointer", "size", "number")
+    try:
+        made = _CHECKS[kind](value)
+    except (TypeError, ValueError):
+        made = None
+    bad = made is None or (numeric and (isinstance(made, bool) or not isinstance(made, int)))
+    if bad or (numeric and abs(made) >= 1 << 64):
+        raise BadTarget(path, f"line {number}: {key} is {str(value)[:40]!a}, expected a {kind}")
+    return made
