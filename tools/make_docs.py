@@ -58,6 +58,9 @@ SAMPLES: dict[str, tuple[Sample, ...]] = {
     "link": (Sample(("0x5555555652e0",)), Sample(("--word", "0x55500000c7f9"))),
     "stats": (Sample(("--limit", "8")), Sample(("--malloc-info",), "2.36-amd64-mmapped")),
     "vis": (Sample(("0x5555555652d0", "3")),),
+    "replay": (
+        Sample(("fixtures/traces/2.36/random-1.jsonl.xz",), "", "What a real 2.36 answered:"),
+    ),
 }
 
 INTRODUCTION = """\
@@ -135,7 +138,8 @@ def run(name: str, sample: Sample) -> str:
 
     :raises ValueError: if it could not answer.
     """
-    words = [name, *([_core(sample)] if sample.core else []), *sample.words]
+    here = [str(ROOT / w) if w.startswith("fixtures/") else w for w in sample.words]
+    words = [name, *([_core(sample)] if sample.core else []), *here]
     if sample.core:
         debug = str(ROOT / "fixtures" / "debug")
         release = sample.core.split("-")[0]
