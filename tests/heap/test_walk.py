@@ -323,6 +323,27 @@ def test_the_header_that_memalign_moved_counts_not_the_one_left_behind():
     assert (chunk.address, chunk.start) == (MAPPED + lead, MAPPED)
 
 
+@pytest.mark.parametrize(("word", "natural"), [(8, 0), (4, 8)])
+def test_a_moved_header_counts_even_after_mremap_has_moved_the_mapping(word, natural):
+    """memalign put mem at a page, mremap took the mapping elsewhere: the old header is stale."""
+    made = MadeHeap([0x21], version=(2, 36), word=word, extra=[Region(MAPPED, MAPPED + 0x40000)])
+    lead = 0x7000 - 2 * word
+    for offset, prev_size, size in (
+        (natural, natural, 0x20000 - natural | 2),  # of the time before mremap
+        (lead, lead, 0x31000 - lead | 2),
+    ):
+        made.set_word(MAPPED + offset, prev_size)
+        made.set_word(MAPPED + offset + word, size)
+    mp = made.layout.structs["malloc_par"]
+    made.memory.write(ARENA - 0x900 + mp.offset("n_mmaps"), (1).to_bytes(4, "little"))
+    set_mapped_bytes(made, 0x31000)
+
+    heap = made.heap()
+
+    assert [(chunk.address, chunk.length) for chunk in heap.mmapped] == [(MAPPED + lead, 0x31000)]
+    assert heap.problems == []
+
+
 def test_neighbours_in_one_mapping_are_told_apart():
     made = mapped((2, 42), {0: (0, 0x1002), 0x1000: (0, 0x2002), 0x5000: (0, 0x3002)}, 3)
     set_mapped_bytes(made, 0x6000)

@@ -162,7 +162,8 @@ class MmappedFinder:
         header, offset = self._words.layout.header, self._page // 2
         offsets = [-header]
         while offset > header:
-            offsets.append(offset - header)
+            if offset - header != self._words.layout.mmap_offset:  # there nothing was moved
+                offsets.append(offset - header)
             offset //= 2
         chunks = []
         for start, end in self._ranges:
