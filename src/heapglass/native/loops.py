@@ -27,15 +27,14 @@ def walk_sizes(
     position, last = (start - base) >> shift, (end - base) >> shift
     last = min(last, len(words) - 1)  # a chunk's size word must be in the buffer
     smallest, wrong = min_chunk >> shift, (alignment - 1) & ~7
-    step_shift = shift
     add_address, add_size = addresses.append, sizes.append
     limit = (end - base) >> shift
     while position < last:
         size = words[position + 1]
-        step = (size & ~7) >> step_shift
+        step = (size & ~7) >> shift
         if step < smallest or size & wrong or position + step > limit:
             break
-        add_address(base + (position << step_shift))
+        add_address(base + (position << shift))
         add_size(size)
         position += step
-    return base + (position << step_shift)
+    return base + (position << shift)

@@ -134,6 +134,15 @@ def totals_text(totals: Mapping[str | None, tuple[int, int]]) -> str:
     return f"{line}: {', '.join(parts)}" if parts else line
 
 
+def row_limit(request: Any, in_text: int) -> int | None:
+    """Return how many rows a listing shows: what was asked for, else *in_text*, in JSON all."""
+    if request.all:
+        return None
+    if request.limit is not None:
+        return int(request.limit)
+    return None if request.json else in_text
+
+
 def finish(heap: Heap, command: str, parts: Iterable[Part]) -> Answer:
     """Return the answer of a command, with all that the target and the heap warn of.
 

@@ -38,6 +38,7 @@ from .cells import (
     chunk_row,
     finish,
     flags_text,
+    row_limit,
     state_cell,
     totals_data,
     totals_text,
@@ -55,9 +56,7 @@ def chunks(target: Target, request: Any) -> Answer:
     if request.as_chunk:
         return _raw_chain(heap, request)
     chosen = _Selection(heap, request)
-    limit = None if request.all else request.limit
-    if limit is None and not request.all and not request.json:
-        limit = TEXT_LIMIT
+    limit = row_limit(request, TEXT_LIMIT)
     rows = (chunk_row(heap, chunk) for chunk in islice(chosen.chunks(), limit))
     count = chosen.count
     parts: list[Part] = [

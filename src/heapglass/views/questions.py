@@ -28,7 +28,7 @@ from ..table import (
     Table,
     Tag,
 )
-from .cells import address, chunk_data, finish, state_cell, thread_text
+from .cells import address, chunk_data, finish, row_limit, state_cell, thread_text
 
 TEXT_LIMIT = 1000
 
@@ -172,9 +172,7 @@ def find(target: Target, request: Any) -> Answer:
     """Show where a value, a string or a pointer stands, by chunk."""
     heap = Heap(target)
     heap.target.require_main_arena()
-    limit = None if request.all else request.limit
-    if limit is None and not request.all and not request.json:
-        limit = TEXT_LIMIT
+    limit = row_limit(request, TEXT_LIMIT)
     hits = _hits(heap, request)
     counted = _Counted(hits, limit)
     rows = (_hit_row(heap, hit, value) for hit, value in counted.rows())

@@ -9,7 +9,7 @@ from ..analysis.stats import Stats, heap_stats
 from ..heap.heap import Heap
 from ..heap.target import Target
 from ..table import Absent, Answer, Column, Data, Fact, Facts, Kind, Lines, Part, Raw, Table, Tag
-from .cells import STATES, finish, state_cell, totals_data, totals_text
+from .cells import STATES, finish, row_limit, state_cell, totals_data, totals_text
 
 TEXT_ROWS = 40  # sizes in the histogram in text, the largest in bytes
 
@@ -21,9 +21,7 @@ def stats(target: Target, request: Any) -> Answer:
     if request.malloc_info:
         return finish(heap, "stats", [Raw("malloc_info", malloc_info(heap))])
     found = heap_stats(heap)
-    limit = None if request.all else request.limit
-    if limit is None and not request.all and not request.json:
-        limit = TEXT_ROWS
+    limit = row_limit(request, TEXT_ROWS)
     rows = _histogram(found, in_bytes=not request.json)
     parts: list[Part] = [
         Facts("memory", _memory(heap, found), "memory"),
