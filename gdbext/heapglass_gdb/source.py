@@ -11,7 +11,7 @@ import gdb
 
 from heapglass.errors import BadTarget, NotFound
 from heapglass.memory import CachedMemory, Memory, Region
-from heapglass.source import Machine, Module, Source, Symbol, Thread
+from heapglass.source import Machine, Module, Part, Source, Symbol, Thread
 from heapglass.targets import OpenOptions, open_target
 from heapglass.targets.files import FileFinder
 from heapglass.targets.modules import ModuleFinder
@@ -127,6 +127,7 @@ class _Numbered:
         self.pid, self.kind, self.name = source.pid, source.kind, source.name
         self.warnings = source.warnings
         self.auxv, self.modules = source.auxv, source.modules
+        self.parts = source.parts
         self.symbols, self.file_bytes = source.symbols, source.file_bytes
 
     def threads(self) -> Sequence[Thread]:
@@ -189,6 +190,10 @@ class _RemoteSource:
     def modules(self) -> Sequence[Module]:
         """Return the loaded files, as far as the mappings are known."""
         return self._finder.modules()
+
+    def parts(self, module: Module) -> Sequence[Part]:
+        """Return a module's parts; empty if its program headers are not at hand."""
+        return self._finder.parts(module)
 
     def symbols(self, name: str) -> Sequence[Symbol]:
         """Return the symbols of the files at hand, then gdb's own."""

@@ -50,6 +50,19 @@ class Module(NamedTuple):
     debug_file: str  # separate debug file, empty if none was found
 
 
+class Part(NamedTuple):
+    """A part of a module as its program headers describe it, at its place in the target.
+
+    Of "tls" it is the initial image, whose *end* includes what starts as zero; "dynamic" is the
+    dynamic section. What of it can be read is for the memory to say.
+    """
+
+    kind: str  # "load", "tls", "dynamic"
+    start: int
+    end: int
+    perms: str  # "rwx" with dashes, as loaded, before RELRO
+
+
 class Source(Protocol):
     """A target before anything was found in it."""
 
@@ -93,6 +106,10 @@ class Source(Protocol):
 
     def modules(self) -> Sequence[Module]:
         """Return the loaded ELF files, in the order of their addresses."""
+        ...
+
+    def parts(self, module: Module) -> Sequence[Part]:
+        """Return the module's parts; empty if its program headers are not at hand."""
         ...
 
     def symbols(self, name: str) -> Sequence[Symbol]:

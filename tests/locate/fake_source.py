@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from heapglass.memory import Memory
-from heapglass.source import Machine, Module, Symbol, Thread
+from heapglass.source import Machine, Module, Part, Symbol, Thread
 
 BANNER = b"GNU C Library (Debian GLIBC 2.36-9+deb12u14) stable release version 2.36.\n"
 X86_64 = Machine("x86_64", 8, "little")
@@ -25,6 +25,7 @@ class FakeSource:
         machine: Machine = X86_64,
         banner: bytes | None = BANNER,
         libc: str = "/lib/libc.so.6",
+        parts: Sequence[Part] = (),
     ) -> None:
         self.memory = memory
         self.machine = machine
@@ -34,6 +35,7 @@ class FakeSource:
         self._threads = threads
         self._banner = banner
         self._libc = libc
+        self._parts = parts
 
     def threads(self) -> Sequence[Thread]:
         return self._threads
@@ -43,6 +45,9 @@ class FakeSource:
 
     def modules(self) -> Sequence[Module]:
         return [Module("/bin/program", 0x1000, "", "", ""), Module(self._libc, 0, "", "", "")]
+
+    def parts(self, module: Module) -> Sequence[Part]:
+        return self._parts if module.path == self._libc else []
 
     def symbols(self, name: str) -> Sequence[Symbol]:
         return [symbol for symbol in self._symbols if symbol.name == name]

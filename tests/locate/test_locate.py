@@ -187,11 +187,24 @@ def test_the_release_may_be_in_the_file_name_of_an_old_libc():
     assert locate(source).layout.release == "2.31"
 
 
-def test_no_release_is_said_with_what_to_do():
-    made = process()
+def test_a_release_that_nothing_names_is_told_by_structure():
+    """What memory shows fits several releases: which, and that none is known, is said."""
+    made = process((2, 36))
 
-    with pytest.raises(NotFound, match="release") as caught:
-        locate(FakeSource(made.memory, SYMBOLS, banner=None))
+    target = locate(FakeSource(made.memory, SYMBOLS, banner=None))
+
+    assert target.release is None
+    assert (2, 36) in target.releases
+    assert (2, 25) not in target.releases
+    assert target.glibc_how.startswith("by structure: malloc_state")
+    assert target.layout.version in target.releases
+
+
+def test_nothing_of_glibc_is_said_with_what_to_do():
+    memory = ByteMemory({ARENA: bytes(0x1000)})
+
+    with pytest.raises(NotFound, match="no glibc heap here") as caught:
+        locate(FakeSource(memory, (), banner=None))
     assert "--glibc" in caught.value.hint
 
 

@@ -183,4 +183,11 @@ BACKPORTS: tuple[Backport, ...] = (
     Backport((2, 29), (_COUNTS,), "release/2.29, 2019-11-18"),
     Backport((2, 28), (*_KEY, _COUNTS, ("safe_linking", (2, 32))), "RHEL 8"),
 )
-FEATURE_GROUPS = {"safe_linking": "safe_linking", "tcache_key_struct": "tcache_key"}
+FEATURE_GROUPS = {
+    "safe_linking": "safe_linking",
+    "tcache_key_struct": "tcache_key",
+    "tcache_key_random": "tcache_key",
+    "tcache_counts_down": "tcache_perthread_struct",
+    "tcache_large": "tcache_perthread_struct",
+    "fastbins": "malloc_state",
+}

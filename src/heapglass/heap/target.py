@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ..errors import NotFound
 from ..glibc.layout import Layout
+from ..glibc.releases import Version
 from ..memory import Memory
 
 NO_SYMBOLS_HINT = (
@@ -23,6 +24,7 @@ class Place(NamedTuple):
     how: str  # "symbol", "dwarf", "dynsym", "scan" or "user"
     where: str = ""  # the file that named it, empty if none did
     checks: tuple[str, ...] = ()  # the invariants that it passed, in words
+    runners_up: tuple[str, ...] = ()  # what else was found, and is not taken
 
 
 class HeapThread(NamedTuple):
@@ -49,6 +51,7 @@ class Target:
     threads: Sequence[HeapThread] = ()
     names: Mapping[str, Place] = field(default_factory=dict)  # narenas, perturb_byte, …, if found
     glibc_how: str = "user"
+    releases: Sequence[Version] = ()  # those that are possible, if none is known; else empty
     pid: int | None = None
     kind: str = ""
     name: str = ""
@@ -65,6 +68,11 @@ class Target:
             raise NotFound(why or "main_arena was not found", NO_SYMBOLS_HINT)
         return self.main_arena
 
+    @property
+    def release(self) -> str | None:
+        """The release, None if several are possible."""
+        return None if len(self.releases) > 1 else self.layout.release
+
     def describe(self) -> dict[str, Any]:
         """Return the `target` member of every JSON document: the same through every door."""
-        return {"abi": self.layout.abi, "glibc": self.layout.release, "pid": self.pid}
+        return {"abi": self.layout.abi, "glibc": self.release, "pid": self.pid}

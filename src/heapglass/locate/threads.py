@@ -1,17 +1,26 @@
-"""Each thread's `tcache` and `thread_arena`: TLS symbols, through the DTV, verified together."""
+"""Each thread's `tcache` and `thread_arena`: in its TLS block, by symbol or by what stands there.
+
+The two variables are in libc's block; the DTV of a thread names all blocks. Without symbols the
+offsets are those at which every thread has an arena of the ring or nothing, and a tcache struct,
+the dummy (2.43+) or nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import MemoryFault
-from ..heap.arena import read_ring
-from ..heap.target import HeapThread, Target
+from ..heap.arena import read_arena, read_ring
+from ..heap.target import HeapThread, Place, Target
 from ..heap.words import Words
 from ..source import Source, Symbol, Thread
+from .libraries import Library
 from .tls import find_thread_pointers, tls_blocks
+from .tlsscan import Found, scan_blocks
 from .verify import verify_tcache
+
+DUMMY = "__tcache_dummy"
 
 
 class _Reading(NamedTuple):
@@ -29,32 +38,48 @@ class _Variables(NamedTuple):
 
 
 def locate_threads(
-    source: Source, words: Words, target: Target, said: Mapping[int, int]
+    source: Source,
+    words: Words,
+    target: Target,
+    said: Mapping[int, int],
+    library: Library | None,
+    names: dict[str, Place],
 ) -> list[HeapThread]:
-    """Return the threads of a source with their tcaches and arenas, as far as they are known."""
+    """Return the threads of a source with their tcaches and arenas, as far as they are known.
+
+    *names* gets the place of the dummy, if it has no symbol and was found.
+    """
     threads = list(source.threads())
     pointers = {thread.id: thread.tp for thread in threads if thread.tp}
-    scanned = find_thread_pointers(words, threads, source.pid, source.memory.regions())
-    pointers.update(scanned)
-    variables = _variables(source, words)
-    readings: dict[int, _Reading] = {}
-    if target.main_arena is not None and variables is not None:
-        arenas = _arenas(words, target)
-        readings = _read_all(words, pointers, variables, arenas, target)
-    elif target.main_arena is not None:
-        target.missing.append(
-            "tcache and thread_arena were not found: libc's TLS symbols are not at hand"
+    pointers.update(find_thread_pointers(words, threads, source.pid, source.memory.regions()))
+    if target.main_arena is None:
+        return [
+            _thread(words, target, t, pointers.get(t.id), None, "", said, names) for t in threads
+        ]
+    arenas = _arenas(words, target)
+    variables = _variables(source, words, library)
+    how, readings = "scan", dict[int, _Reading]()
+    if variables is not None:
+        how, readings = (
+            variables.arena.how,
+            _read_all(words, pointers, variables, arenas, target, names),
         )
-    how = variables.arena.how if variables else ""
+    elif not _used(words, target):
+        readings = {thread.id: _Reading(0, 0) for thread in threads}  # nobody has called malloc
+    else:
+        found = scan_blocks(words, pointers, arenas, library)
+        readings = _scanned(words, pointers, found, target, names)
     return [
-        _thread(words, target, thread, pointers.get(thread.id), readings.get(thread.id), how, said)
-        for thread in threads
+        _thread(words, target, t, pointers.get(t.id), readings.get(t.id), how, said, names)
+        for t in threads
     ]
 
 
-def _variables(source: Source, words: Words) -> _Variables | None:
+def _variables(source: Source, words: Words, library: Library | None) -> _Variables | None:
     """Return the TLS symbols of the file that has malloc's variables; None without them."""
     arenas = [symbol for symbol in source.symbols("thread_arena") if symbol.tls]
+    own = [s for s in arenas if library is not None and s.module == library.path]
+    arenas = own or arenas
     if not arenas:
         return None
     caches = [s for s in source.symbols("tcache") if s.tls and s.module == arenas[0].module]
@@ -73,19 +98,29 @@ def _arenas(words: Words, target: Target) -> set[int]:
         return set()
 
 
+def _used(words: Words, target: Target) -> bool:
+    """Whether malloc was ever set up: else no thread has an arena or a tcache."""
+    assert target.main_arena is not None
+    try:
+        return any(read_arena(words, target.main_arena.address, main=True).bins)
+    except MemoryFault:
+        return True
+
+
 def _read_all(
     words: Words,
     pointers: Mapping[int, int],
     variables: _Variables,
     arenas: set[int],
     target: Target,
+    names: Mapping[str, Place],
 ) -> dict[int, _Reading]:
     """Read the variables of all threads from the module that fits all of them best."""
     by_module: dict[int, dict[int, _Reading]] = {}
     for thread, tp in pointers.items():
         for module, block in tls_blocks(words, tp):
             reading = _read_block(words, block, variables)
-            if reading is not None and _possible(words, reading, arenas, target):
+            if reading is not None and _possible(words, reading, arenas, target, names):
                 by_module.setdefault(module, {})[thread] = reading
 
     def fits(readings: Mapping[int, _Reading]) -> tuple[int, int]:
@@ -106,13 +141,19 @@ def _read_block(words: Words, block: int, variables: _Variables) -> _Reading | N
     return _Reading(cache, arena)
 
 
-def _possible(words: Words, reading: _Reading, arenas: set[int], target: Target) -> bool:
+def _possible(
+    words: Words,
+    reading: _Reading,
+    arenas: set[int],
+    target: Target,
+    names: Mapping[str, Place],
+) -> bool:
     """Whether a block's two words can be thread_arena and tcache."""
     if reading.arena and reading.arena not in arenas:
         return False
     if not reading.tcache:
         return reading.tcache is None or not words.layout.has("tcache_dummy")
-    if _is_dummy(reading.tcache, target):
+    if _is_dummy(reading.tcache, target, names):
         return True
     return (
         reading.tcache % words.size == 0
@@ -120,9 +161,9 @@ def _possible(words: Words, reading: _Reading, arenas: set[int], target: Target)
     )
 
 
-def _is_dummy(address: int, target: Target) -> bool:
+def _is_dummy(address: int, target: Target, names: Mapping[str, Place]) -> bool:
     """Whether this is the static __tcache_dummy: by its symbol, or in memory nobody writes."""
-    dummy = target.names.get("__tcache_dummy")
+    dummy = names.get(DUMMY)
     if dummy is not None:
         return dummy.address <= address < dummy.address + target.layout.tcache.size
     if not target.layout.has("tcache_dummy"):
@@ -133,6 +174,46 @@ def _is_dummy(address: int, target: Target) -> bool:
     )
 
 
+# --- without symbols ------------------------------------------------------------------------------
+
+
+def _scanned(
+    words: Words,
+    pointers: Mapping[int, int],
+    found: Found,
+    target: Target,
+    names: dict[str, Place],
+) -> dict[int, _Reading]:
+    """Read the threads at the offsets that were found; what is not known is said."""
+    if found.arena is None:
+        if pointers:
+            target.missing.append(
+                f"tcache and thread_arena were not found: {found.why or 'no TLS block fits'}"
+            )
+        else:
+            target.missing.append(
+                "tcache and thread_arena were not found: no thread pointer is known"
+            )
+        return {}
+    if words.layout.has("tcache") and not found.tcache_known:
+        target.missing.append(f"tcache was not found: {found.why}")
+        return {}
+    if found.dummy and DUMMY not in names:
+        names[DUMMY] = Place(found.dummy, "scan", "", ("the initial value of tcache", "all zero"))
+    readings = {}
+    for thread, block in found.blocks.items():
+        try:
+            arena = words.word(block + found.arena)
+            cache = words.word(block + found.tcache) if found.tcache is not None else 0
+        except MemoryFault:
+            continue
+        readings[thread] = _Reading(cache, arena)
+    return readings
+
+
+# --- putting it together --------------------------------------------------------------------------
+
+
 def _thread(
     words: Words,
     target: Target,
@@ -141,6 +222,7 @@ def _thread(
     reading: _Reading | None,
     how: str,
     said: Mapping[int, int],
+    names: Mapping[str, Place],
 ) -> HeapThread:
     """Put together what is known of a thread."""
     arena = reading.arena if reading else None
@@ -156,14 +238,23 @@ def _thread(
         return made
     if not reading.tcache:
         return made._replace(tcache_state="none", tcache_how=how)
-    if _is_dummy(reading.tcache, target):
-        state = _dummy_state(words, reading.tcache, target)
+    if _is_dummy(reading.tcache, target, names):
+        state = _dummy_state(words, reading.tcache, names)
         return made._replace(tcache_state=state, tcache_how=how)
     return made._replace(tcache=reading.tcache, tcache_state="active", tcache_how=how)
 
 
-def _dummy_state(words: Words, address: int, target: Target) -> str:
+def _dummy_state(words: Words, address: int, names: Mapping[str, Place]) -> str:
     """Tell the two dummies apart: "inactive" stands first, "disabled" a word later (2.43+)."""
-    dummy = target.names.get("__tcache_dummy")
+    dummy = names.get(DUMMY)
     start = dummy.address if dummy is not None else address & -2 * words.size
     return "none" if address == start else "disabled"
+
+
+def say_unknown(target: Target, threads: Sequence[HeapThread]) -> None:
+    """Say whose tcache is not known, if that was not said yet."""
+    unknown = [str(thread.id) for thread in threads if thread.tcache_state == "unknown"]
+    if unknown and target.main_arena and not any("tcache" in text for text in target.missing):
+        target.missing.append(
+            f"the tcache of thread {', '.join(unknown)} was not found: its TLS cannot be read"
+        )

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..errors import MemoryFault
-from ..glibc.layout import Layout
+from ..glibc.layout import SIZE_BITS, Layout
 from ..heap.arena import Arena, read_arena, read_ring
 from ..heap.words import Words
 from ..memory import Memory
 
+CLOSES = "closes"
 MOST_BROKEN_BINS = 32  # of 127: a heap may be corrupt, a struct at a wrong place has none right
 
 
@@ -43,8 +44,13 @@ def verify_arena(memory: Memory, layout: Layout, address: int) -> Verdict:
     ring = read_ring(words, address, problems)
     if problems and len(ring) == 1:
         return Verdict(tuple(passed), problems[0])
-    passed.append(f"the ring of {len(ring)} arenas closes" if not problems else "has a ring")
+    passed.append(f"the ring of {len(ring)} arenas {CLOSES}" if not problems else "has a ring")
     return Verdict(tuple(passed))
+
+
+def closes(checks: Iterable[str]) -> bool:
+    """Whether the ring of arenas came back to the one that has passed these checks."""
+    return any(check.endswith(CLOSES) for check in checks)
 
 
 def _flags(layout: Layout, arena: Arena) -> Verdict:
@@ -117,11 +123,11 @@ def _judge(claims: Iterable[tuple[str, bool]]) -> Verdict:
 
 def verify_tcache(memory: Memory, layout: Layout, address: int) -> Verdict:
     """Tell whether a tcache struct in a chunk of its own can stand at *address* (a mem)."""
-    if address % layout.alignment:
+    if not address or address % layout.alignment:
         return Verdict((), f"{address:#x} is not aligned")
     words = Words(memory, layout)
     try:
-        size = words.word(address - layout.word) & ~7
+        size = words.word(address - layout.word) & ~SIZE_BITS
         entries = words.struct(layout.tcache, address)["entries"]
     except MemoryFault as fault:
         return Verdict((), str(fault))
@@ -132,3 +138,37 @@ def verify_tcache(memory: Memory, layout: Layout, address: int) -> Verdict:
     if askew > len(entries) // 4:
         return Verdict((f"chunk size {size:#x}",), f"{askew} of its entries are not aligned")
     return Verdict((f"chunk size {size:#x}", f"{len(entries) - askew} entries are aligned"))
+
+
+def tcache_shape(words: Words, address: int, count: int | None) -> Verdict:
+    """Tell whether a block has the counters and heads of a tcache: for one found by its size.
+
+    A head is null where the counter says that the bin is empty, else a mem whose chunk has the
+    bin's size. *count*: mp_.tcache_count, from which 2.42 and later count down.
+    """
+    layout = words.layout
+    said = verify_tcache(words.memory, layout, address)
+    if not said.good:
+        return said
+    fields = words.struct(layout.tcache, address)
+    counts = fields.get("counts")
+    if counts is None:
+        most = layout.constants["TCACHE_FILL_COUNT"] if count is None else count
+        counts = tuple(most - slots for slots in fields["num_slots"])
+    for index, (head, number) in enumerate(zip(fields["entries"], counts)):
+        if bool(head) != bool(number) or number < 0:
+            return Verdict(said.passed, f"bin {index}: counter {number}, head {head:#x}")
+        if head and not _heads(words, index, head):
+            return Verdict(said.passed, f"bin {index}: no chunk of its size at {head:#x}")
+    return Verdict((*said.passed, "each counter agrees with its head"))
+
+
+def _heads(words: Words, index: int, head: int) -> bool:
+    sizes = words.layout.tcache_range(index)
+    if sizes is None or head % words.layout.alignment:
+        return False
+    try:
+        size = words.word(head - words.size) & ~SIZE_BITS
+    except MemoryFault:
+        return False
+    return sizes[0] <= size <= sizes[1]

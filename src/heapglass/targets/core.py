@@ -10,7 +10,7 @@ from mmap import ACCESS_READ, mmap
 
 from ..errors import BadTarget
 from ..memory import Region
-from ..source import Module, Symbol, Thread
+from ..source import Module, Part, Symbol, Thread
 from .elf import (
     MOST_NOTES,
     PT_NOTE,
@@ -145,6 +145,10 @@ class CoreSource:
     def modules(self) -> Sequence[Module]:
         """Return the loaded ELF files; the first call adds to `warnings`."""
         return self._finder.modules()
+
+    def parts(self, module: Module) -> Sequence[Part]:
+        """Return a module's parts; empty if its program headers are not at hand."""
+        return self._finder.parts(module)
 
     def symbols(self, name: str) -> Sequence[Symbol]:
         """Return every definition of *name*; see `SymbolFinder.symbols`."""

@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 from ..errors import MemoryFault
 from ..memory import Memory, Region
-from ..source import Module
+from ..source import Module, Part
 from .elf import (
     MAGIC,
     PAGE,
+    PT_DYNAMIC,
     PT_LOAD,
     PT_NOTE,
+    PT_TLS,
     BadElf,
     Bytes,
     Header,
@@ -41,6 +43,7 @@ class Image(NamedTuple):
     loads: tuple[Segment, ...]  # its PT_LOADs, in the file's addresses
     bias: int  # what is added to them
     build_id: str  # as it is in memory; empty if it cannot be read there
+    others: tuple[Segment, ...] = ()  # PT_TLS and PT_DYNAMIC
 
     @property
     def end(self) -> int:
@@ -125,6 +128,17 @@ class ModuleFinder:
         known = zip(self.modules(), self.images())
         return next((image for one, (_, image) in known if one == module), None)
 
+    def parts(self, module: Module) -> list[Part]:
+        """Return what a module's program headers say, at its place; empty if they are not known."""
+        image = self.image(module)
+        if image is None:
+            return []
+        kinds = {PT_LOAD: "load", PT_TLS: "tls", PT_DYNAMIC: "dynamic"}
+        return [
+            Part(kinds[s.type], image.bias + s.vaddr, image.bias + s.vaddr + s.memsz, s.perms)
+            for s in (*image.loads, *image.others)
+        ]
+
     def perms_of(self, region: Region) -> str:
         """Return what a program header allows where *region*, a part of a file, is mapped.
 
@@ -205,13 +219,13 @@ class ModuleFinder:
                 return None
             page = self._memory.read(region.start, min(PAGE, region.size))
             header = read_header(page)
-            loads = _loads(page, header)
+            loads, others = _loads(page, header)
         except (MemoryFault, BadElf):
             return None
         bias = _bias(region.start, loads)
         if bias is None:
             return None
-        return Image(header, loads, bias, self._build_id(page, header, bias))
+        return Image(header, loads, bias, self._build_id(page, header, bias), others)
 
     def _build_id(self, page: bytes, header: Header, bias: int) -> str:
         for note in read_segments(page, header):
@@ -242,16 +256,19 @@ class ModuleFinder:
                 continue
             try:
                 header = read_header(data)
-                loads = _loads(data, header)
+                loads, others = _loads(data, header)
             except BadElf:
                 continue
             bias = _bias(region.start, loads)
-            return None if bias is None else Image(header, loads, bias, "")
+            return None if bias is None else Image(header, loads, bias, "", others)
         return None
 
 
-def _loads(data: Bytes, header: Header) -> tuple[Segment, ...]:
-    return tuple(s for s in read_segments(data, header) if s.type == PT_LOAD)
+def _loads(data: Bytes, header: Header) -> tuple[tuple[Segment, ...], tuple[Segment, ...]]:
+    """Return the PT_LOADs, and PT_TLS and PT_DYNAMIC."""
+    segments = read_segments(data, header)
+    loads = tuple(s for s in segments if s.type == PT_LOAD)
+    return loads, tuple(s for s in segments if s.type in (PT_TLS, PT_DYNAMIC))
 
 
 def _bias(start: int, loads: Sequence[Segment]) -> int | None:

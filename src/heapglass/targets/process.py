@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from ..errors import BadTarget, MemoryFault
 from ..memory import Region
-from ..source import Machine, Module, Symbol, Thread
+from ..source import Machine, Module, Part, Symbol, Thread
 from .elf import BadElf, read_header
 from .files import FileFinder
 from .modules import ModuleFinder
@@ -197,6 +197,10 @@ class ProcessSource:
     def modules(self) -> Sequence[Module]:
         """Return the loaded ELF files; the first call adds to `warnings`."""
         return self._finder.modules()
+
+    def parts(self, module: Module) -> Sequence[Part]:
+        """Return a module's parts; empty if its program headers are not at hand."""
+        return self._finder.parts(module)
 
     def symbols(self, name: str) -> Sequence[Symbol]:
         """Return every definition of *name*; see `SymbolFinder.symbols`."""

@@ -10,7 +10,7 @@ from types import TracebackType
 
 from ..model.replay import Replay, replay
 from ..model.trace import read_trace
-from ..source import Machine, Module, Symbol, Thread
+from ..source import Machine, Module, Part, Symbol, Thread
 
 LIBC = "/lib/libc.so.6"  # the name that the model's C library goes by
 TLS = ("tcache", "thread_arena")
@@ -68,6 +68,10 @@ class TraceSource:
     def modules(self) -> Sequence[Module]:
         """Return the simulated C library, which no file is behind."""
         return [Module(LIBC, 0, "", "", "")]
+
+    def parts(self, module: Module) -> Sequence[Part]:  # noqa: ARG002
+        """Return nothing: no ELF file was loaded."""
+        return []
 
     def symbols(self, name: str) -> Sequence[Symbol]:
         """Return malloc's variables."""

@@ -1,0 +1,58 @@
+"""`narenas`, `global_max_fast`, `perturb_byte`, `tcache_key`: by symbol, else by the code.
+
+They have no shape of their own. What tells them is how malloc's code uses them; see `code`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ..heap.target import Place, Target
+from ..source import Source
+from .code import find_by_code
+from .libraries import Library
+
+VARIABLES = (
+    "global_max_fast",
+    "narenas",
+    "perturb_byte",
+    "tcache_key",
+    "__tcache_dummy",
+)
+
+
+class Names(Mapping[str, Place]):
+    """The variables that were found, by name. The code is read when somebody first looks."""
+
+    def __init__(self, source: Source, target: Target, library: Library | None) -> None:
+        self._source = source
+        self._target = target
+        self._library = library
+        self._read = False
+        self.found: dict[str, Place] = dict(self._symbols())
+
+    def _symbols(self) -> Iterator[tuple[str, Place]]:
+        """Yield the variables that have symbols; nothing but the symbol speaks for them."""
+        for name in VARIABLES:
+            symbols = [s for s in self._source.symbols(name) if not s.tls and s.value]
+            own = [s for s in symbols if self._library and self._library.holds(s.value)]
+            for symbol in (own or symbols)[:1]:
+                yield name, Place(symbol.value, symbol.how, symbol.module)
+
+    def _all(self) -> dict[str, Place]:
+        if not self._read:
+            self._read = True
+            if self._library is not None and self._target.mp is not None:
+                places = find_by_code(self._target, self._library, self.found)
+                for name, place in places.items():
+                    self.found.setdefault(name, place)
+        return {name: self.found[name] for name in VARIABLES if name in self.found}
+
+    def __getitem__(self, name: str) -> Place:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
