@@ -29,7 +29,7 @@ from .libraries import Library
 MOST_TEXT = 32 << 20  # bytes of code that are read
 ZONE = 0x10000  # bytes that malloc's code takes up, at most
 NEAR = 0x400  # bytes between narenas and mp_: both are in malloc.o's .data
-TOGETHER = 0x100  # bytes between variables of malloc.o's .bss
+TOGETHER = 0x40  # bytes between variables of malloc.o's .bss
 LEAST_VOTES = 4  # functions that must agree on the address that they count from
 # An instruction's opcode and its ModRM byte: a register and an address.
 _OPCODES = rb"[\x38\x39\x3a\x3b\x80\x83\x87\x88\x89\x8a\x8b\x8d\xb1\xb6\xc6\xc7\xff]"
@@ -86,12 +86,12 @@ def find_by_code(target: Target, library: Library, known: Mapping[str, Place]) -
     for name, fits in _PATTERNS.items():
         if name in known or not _exists(layout, name):
             continue
-        near = found.get("perturb_byte") or known.get("perturb_byte")
+        near = [place for other, place in {**found, **known}.items() if other in _IN_BSS]
         fitting = [
             to
             for to, its in by_address.items()
             if fits(words, target, to, its)
-            and (name == "narenas" or near is None or abs(to - near.address) <= TOGETHER)
+            and (name not in _IN_BSS or all(abs(to - p.address) <= TOGETHER for p in near))
         ]
         if len(fitting) == 1:
             number = len(by_address[fitting[0]])
@@ -120,12 +120,23 @@ def _is_max_fast(words: Words, _target: Target, _to: int, uses: list[Use]) -> bo
     return is_set and kinds["compare"] + kinds["load"] > 0 and not kinds["lock"]
 
 
-def _is_tcache_key(words: Words, _target: Target, _to: int, uses: list[Use]) -> bool:
+def _is_tcache_key(words: Words, target: Target, to: int, uses: list[Use]) -> bool:
     kinds = _kinds(uses, words.size)
     others = kinds["lock"] + kinds["swap"] + kinds["count"] + kinds["compare"]
     cleared = all(use.value == 0 for use in uses if use.kind == "set")  # 2.42: until it is good
     few = kinds["address"] == 1 and kinds["set"] <= 1
-    return few and cleared and kinds["load"] >= 2 and not others
+    if not few or not cleared or kinds["load"] < 2 or others:
+        return False
+    try:
+        value = words.word(to)
+        return value != 0 and value not in _ring(words, target)  # next_to_use is used alike
+    except MemoryFault:
+        return False
+
+
+def _ring(words: Words, target: Target) -> list[int]:
+    assert target.main_arena is not None
+    return [arena.address for arena in read_ring(words, target.main_arena.address, [])]
 
 
 def _is_perturb_byte(words: Words, _target: Target, to: int, uses: list[Use]) -> bool:
@@ -142,21 +153,21 @@ def _is_perturb_byte(words: Words, _target: Target, to: int, uses: list[Use]) ->
 def _is_narenas(words: Words, target: Target, to: int, uses: list[Use]) -> bool:
     kinds = _kinds(uses, words.size)
     assert target.mp is not None
-    assert target.main_arena is not None
     if not kinds["lock"] or kinds["swap"] or abs(to - target.mp.address) > NEAR:
         return False
     try:
-        return words.word(to) == len(read_ring(words, target.main_arena.address, []))
+        return words.word(to) == len(_ring(words, target))
     except MemoryFault:
         return False
 
 
 _PATTERNS = {  # the most particular first: it tells where malloc.o's .bss is
-    "perturb_byte": _is_perturb_byte,
     "global_max_fast": _is_max_fast,
+    "perturb_byte": _is_perturb_byte,
     "tcache_key": _is_tcache_key,
     "narenas": _is_narenas,
 }
+_IN_BSS = ("global_max_fast", "perturb_byte", "tcache_key")
 
 
 # --- reading code ---------------------------------------------------------------------------------
