@@ -1,6 +1,7 @@
 """Bring real C libraries: Debian's libc6 and libc6-dbg of five suites, unpacked side by side.
 
-They go to .cache/runtimes/<glibc>-<arch>/, each with a runtime.json that says what it is. Packages
+They go to .cache/runtimes/<glibc>-<arch>/, each with a runtime.json that says what it is; amd64 and
+i386 have libc6-dev in a folder static/, for programs that are linked statically. Packages
 come from a folder (--packages) where it has them, else from the machine's own Debian mirror, or
 HEAPGLASS_MIRROR, by an apt of our own that changes nothing on the system and needs no privileges.
 What is there already is not fetched again. Exit status 1 if something asked for could not be had.
@@ -23,9 +24,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tools")]
 
 from packages import (  # noqa: E402
+    LIBC_DEV,
     WANTED,
     Package,
     from_control,
+    from_name,
     in_folder,
     newest_pair,
     read_sums,
@@ -36,6 +39,7 @@ from private_apt import AptError, PrivateApt, mirror  # noqa: E402
 from runtimes import (  # noqa: E402
     CACHE,
     MANIFEST,
+    STATIC,
     BadRuntime,
     Runtime,
     describe,
@@ -55,6 +59,7 @@ SUITES = {
     "experimental": "2.44",
 }
 ARCHS = ("amd64", "i386", "arm64")
+STATIC_ARCHS = ("amd64", "i386")  # of these also libc.a, to link static programs
 LAYOUT_ARCHS = ("armhf", "ppc64el", "riscv64", "s390x")
 PACKAGES = ROOT.parent / "shared" / "runtimes"
 
@@ -77,6 +82,7 @@ class Folder(NamedTuple):
 
     packages: tuple[Package, ...] = ()
     sums: dict[str, str] | None = None
+    others: tuple[Package, ...] = ()  # libc6-dev
 
 
 def read_folder(path: Path | None) -> Folder:
@@ -88,7 +94,8 @@ def read_folder(path: Path | None) -> Folder:
         return read_folder(PACKAGES) if PACKAGES.is_dir() else Folder()
     if not path.is_dir():
         raise BadRuntime(f"{path} is not a folder: --packages wants one with .deb files")
-    return Folder(tuple(in_folder(path)), read_sums(path))
+    others = (from_name(one) for one in sorted(path.glob(f"{LIBC_DEV}_*.deb")))
+    return Folder(tuple(in_folder(path)), read_sums(path), tuple(one for one in others if one))
 
 
 def newer_than_tables(glibc: str) -> bool:
@@ -138,6 +145,33 @@ class Fetcher:
                 return self._install(pair, suite, Path(work)), "packages"
             return self._install(_from_mirror(Path(work), suite, arch), suite, Path(work)), "mirror"
 
+    def fetch_static(self, runtime: Runtime) -> None:
+        """Bring what a static program is linked with (libc6-dev), of the runtime's own version.
+
+        :raises AptError: if the mirror cannot be asked, or what it gives does not verify.
+        :raises BadRuntime: if the package is of another version.
+        """
+        place = runtime.folder / STATIC
+        if place.is_dir() and not self._refresh:
+            return
+        version, arch = runtime.package, runtime.arch
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=self._cache) as work:
+            found = [
+                package
+                for package in self._folder.others
+                if (package.name, package.version, package.arch) == (LIBC_DEV, version, arch)
+            ]
+            for package in found if self._folder.sums is not None else ():
+                verify(package, self._folder.sums or {})
+            found = found or _from_mirror(Path(work), runtime.suite, arch, (LIBC_DEV,))
+            if found[0].version != version:
+                has = f"the mirror has {found[0].version}"
+                raise BadRuntime(f"{LIBC_DEV} {version} {arch}: {has}; fetch anew with --refresh")
+            unpacked = Path(work) / "static"
+            unpack(found[:1], unpacked)
+            shutil.rmtree(place, ignore_errors=True)
+            unpacked.rename(place)
+
     def _there(self, suite: str, arch: str) -> Runtime | None:
         fitting = [r for r in runtimes(self._cache) if r.arch == arch and r.serves(suite)]
         return fitting[-1] if fitting else None
@@ -167,36 +201,40 @@ def _write(runtime: Runtime) -> None:
     unfinished.replace(runtime.folder / MANIFEST)
 
 
-def _from_mirror(work: Path, suite: str, arch: str) -> list[Package]:
+def _from_mirror(
+    work: Path, suite: str, arch: str, wanted: Sequence[str] = WANTED
+) -> list[Package]:
     """Download a suite's packages: by its codename, or by its other name.
 
     A mirror in the middle of a change may have a suite whole under one name only.
     """
     try:
-        return _from_suite(work / suite, suite, suite, arch)
+        return _from_suite(work / suite, suite, suite, arch, wanted)
     except AptError as error:
         other = OTHER_NAMES.get(suite)
         if other is None:
             raise
         try:
-            return _from_suite(work / other, other, suite, arch)
+            return _from_suite(work / other, other, suite, arch, wanted)
         except AptError:
             raise error from None
 
 
-def _from_suite(work: Path, name: str, codename: str, arch: str) -> list[Package]:
+def _from_suite(
+    work: Path, name: str, codename: str, arch: str, wanted: Sequence[str]
+) -> list[Package]:
     apt = PrivateApt(work / "apt", mirror(), name, arch)
     apt.update()
     if apt.codename() != CODENAMES.get(codename, codename):
         raise AptError(f"the mirror's {name} is {apt.codename() or 'nothing'}, not {codename}")
     if not apt.has_architecture():
         raise NoArchitecture(f"{codename} does not have {arch}")
-    found = {package.name: package for package in map(from_control, apt.download(WANTED))}
+    found = {package.name: package for package in map(from_control, apt.download(wanted))}
     versions = {package.version for package in found.values()}
-    if set(found) != set(WANTED) or len(versions) != 1:
-        both = f"libc6 and libc6-dbg of one version: {versions}"
-        raise BadRuntime(f"{codename} {arch}: expected {both}")
-    return [found[wanted] for wanted in WANTED]
+    if set(found) != set(wanted) or len(versions) != 1:
+        all_of_them = f"{' and '.join(wanted)} of one version: {versions}"
+        raise BadRuntime(f"{codename} {arch}: expected {all_of_them}")
+    return [found[one] for one in wanted]
 
 
 def fetch_all(fetcher: Fetcher, suites: Sequence[str], archs: Sequence[str]) -> int:
@@ -206,6 +244,8 @@ def fetch_all(fetcher: Fetcher, suites: Sequence[str], archs: Sequence[str]) -> 
         for suite in suites:
             try:
                 runtime, origin = fetcher.fetch(suite, arch)
+                if arch in STATIC_ARCHS:
+                    fetcher.fetch_static(runtime)
             except NoArchitecture as reason:
                 print(f"{'-':<14} {reason}", flush=True)
             except (AptError, BadRuntime, OSError) as error:

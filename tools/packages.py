@@ -13,6 +13,7 @@ from typing import NamedTuple
 from runtimes import BadRuntime, glibc_of
 
 WANTED = ("libc6", "libc6-dbg")
+LIBC_DEV = "libc6-dev"  # has libc.a
 SUMS = "SHA256SUMS"
 FILE_NAME = re.compile(r"([a-z0-9][a-z0-9+.-]+)_([^_/]+)_([a-z0-9-]+)\.deb")
 

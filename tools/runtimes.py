@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache" / "runtimes"
 MANIFEST = "runtime.json"
+STATIC = "static"  # folder of a runtime that has libc.a and crt1.o, where they were asked for
 # The dynamic loader of each architecture: what a program of it names as its interpreter.
 LOADERS = {
     "amd64": "ld-linux-x86-64.so.2",

@@ -22,16 +22,37 @@ CORES = sorted((FIXTURES / "cores").glob("*.core.xz"))
 NAMES = [path.name[: -len(".core.xz")] for path in CORES]
 
 
-def read(path: Path) -> tuple[Heap, dict[str, Any]]:
+# What is at hand beside the core itself: debug files by build id, the release from the user.
+HELP = {"symbols": (True, True), "no symbols": (False, True), "nothing": (False, False)}
+
+
+def read(path: Path, debug_files: bool, release: bool) -> tuple[Heap, dict[str, Any]]:
     report = json.loads(path.with_name(path.name[: -len(".core.xz")] + ".json").read_text())
-    options = OpenOptions(sysroot="/nonexistent", debug_dirs=[str(FIXTURES / "debug")])
+    folders = [str(FIXTURES / "debug")] if debug_files else []
+    options = OpenOptions(sysroot="/nonexistent", debug_dirs=folders)
     source = open_target(str(path), options)
-    return Heap(locate(source, Overrides(glibc=report["glibc"]))), report
+    said = Overrides(glibc=report["glibc"] if release else None)
+    return Heap(locate(source, said)), report
 
 
-@pytest.fixture(params=CORES, ids=NAMES)
-def core(request: pytest.FixtureRequest) -> Iterator[tuple[Heap, dict[str, Any]]]:
-    return read(request.param)
+@pytest.fixture(params=HELP)
+def core(request: pytest.FixtureRequest, path: Path) -> Iterator[tuple[Heap, dict[str, Any]]]:
+    return read(path, *HELP[request.param])
+
+
+every_core = pytest.mark.parametrize("path", CORES, ids=NAMES)
+
+
+@every_core
+def test_what_nobody_says_is_told_by_structure(path: Path):
+    heap, report = read(path, *HELP["nothing"])
+
+    possible = heap.target.releases
+    assert tuple(map(int, report["glibc"].split("."))) in possible
+    assert heap.target.release in (None, report["glibc"])
+    assert heap.target.glibc_how.startswith("by structure: malloc_state")
+    assert heap.target.main_arena is not None
+    assert heap.target.main_arena.how == "scan"
 
 
 def test_every_release_has_cores_of_both_abis():
@@ -44,7 +65,8 @@ def test_every_release_has_cores_of_both_abis():
     }
 
 
-def test_the_variables_are_where_the_live_process_had_them(core):
+@every_core
+def test_the_variables_are_where_the_live_process_had_them(core, path):
     heap, report = core
 
     target = heap.target
@@ -67,7 +89,8 @@ def test_the_variables_are_where_the_live_process_had_them(core):
             assert heap.find(int(words["tcache"], 16)) is None
 
 
-def test_the_used_chunks_are_the_programs_and_the_librarys_own(core):
+@every_core
+def test_the_used_chunks_are_the_programs_and_the_librarys_own(core, path):
     heap, report = core
     header, layout = heap.layout.header, heap.layout
     chunks = list(heap.every_chunk())
@@ -85,7 +108,8 @@ def test_the_used_chunks_are_the_programs_and_the_librarys_own(core):
     assert heap.problems == []
 
 
-def test_malloc_info_is_what_the_program_printed(core):
+@every_core
+def test_malloc_info_is_what_the_program_printed(core, path):
     heap, report = core
 
     assert malloc_info(heap) == report["malloc_info"]

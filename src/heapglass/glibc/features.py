@@ -190,4 +190,5 @@ FEATURE_GROUPS = {
     "tcache_counts_down": "tcache_perthread_struct",
     "tcache_large": "tcache_perthread_struct",
     "fastbins": "malloc_state",
+    "max_fast_byte": "max_fast_byte",
 }

@@ -18,13 +18,14 @@ from ..heap.target import Place, Target
 from ..heap.words import Words
 from ..memory import CachedMemory
 from ..source import Source, Symbol
+from .heapsearch import search_tcaches
 from .libraries import Library, all_memory, banner_of, libraries, musl_of
 from .mp import find_mp
 from .scan import scan_arenas
 from .shape import Shape
 from .shapes import settle_lists, settle_ring
 from .threads import locate_threads, say_unknown
-from .variables import Names
+from .variables import Names, settle_max_fast
 from .verify import Verdict, verify_arena
 
 MOST_MEMORY = 512 << 20  # bytes that are searched where no file is known
@@ -84,10 +85,13 @@ def locate(source: Source, overrides: Overrides | None = None) -> Target:
     )
     settle_lists(cached, shape, target, source, said.tcaches, hit.library, names.found)
     target.layout = shape.layout
+    search_tcaches(target)
     say_unknown(target, target.threads)
     _say_wrong_threads(target, said)
     target.warnings += shape.warnings
     if hit.version is None:
+        settle_max_fast(source, target, shape, hit.library)
+        target.layout = shape.layout
         target.glibc_how = f"by structure: {', '.join(shape.evidence)}"
         target.releases = tuple(shape.possible)
     return target
@@ -293,25 +297,25 @@ class _ArenaFinder:
         if version is not None:
             own = layout_for(version, machine.word, machine.order, abi=machine.abi)
             return [own, *_other_layouts(own)]
-        found: dict[tuple[object, int], Layout] = {}
+        found: dict[tuple[object, ...], Layout] = {}
         for one in reversed(releases()):
             layout = layout_for(one, machine.word, machine.order, abi=machine.abi)
-            found.setdefault((layout.state, layout.alignment), layout)
+            key = (layout.state, layout.structs["heap_info"], layout.alignment)
+            found.setdefault(key, layout)
         return list(found.values())
 
 
 def _other_layouts(layout: Layout) -> Iterator[Layout]:
-    """Yield this release with known backports of malloc_state, then with each other one."""
-    seen = [layout.state]
-    for other in backported(layout):
-        if other.state not in seen:
-            seen.append(other.state)
-            yield other
-    for version in releases():
-        as_of = (("malloc_state", version),)
-        other = layout_for(
-            layout.version, layout.word, layout.order, layout.alignment, layout.abi, as_of
-        )
-        if other.state not in seen:
-            seen.append(other.state)
+    """Yield this release with known backports, then with each other malloc_state or heap_info."""
+
+    def follows(*as_of: tuple[str, Version]) -> Layout:
+        one = layout
+        return layout_for(one.version, one.word, one.order, one.alignment, one.abi, as_of)
+
+    seen = [(layout.state, layout.structs["heap_info"])]
+    others = [follows((group, v)) for group in ("malloc_state", "heap_info") for v in releases()]
+    for other in (*backported(layout), *others):
+        key = other.state, other.structs["heap_info"]
+        if key not in seen:
+            seen.append(key)
             yield other

@@ -216,8 +216,6 @@ def _tcache_claims(layout: Layout, mp: dict[str, int]) -> Iterator[tuple[str, bo
     largest = layout.tcache_small_max
     near = (largest - layout.word, largest, largest + 1, largest - layout.word + 1)
     yield "tcache_max_bytes is the default", mp["tcache_max_bytes"] in near
-    if layout.structs["malloc_par"].fields.get("tcache_unsorted_limit"):
-        yield "tcache_unsorted_limit is the default", mp["tcache_unsorted_limit"] == 0
     if "thp_pagesize" in mp:
         huge = mp["thp_pagesize"] | mp["hp_pagesize"]
         yield "thp_pagesize and hp_pagesize are powers of two", not huge & 0xFFF

@@ -20,7 +20,7 @@ def _value(layout: Layout, group: str) -> object:
     """Return what a layout has of a group; equal for releases that do not differ in it."""
     if group == "tcache_key":
         return tuple(layout.has(key) for key in KEYS)
-    if group == "safe_linking":
+    if group in ("safe_linking", "max_fast_byte"):
         return layout.has(group)
     return layout.structs[group]
 

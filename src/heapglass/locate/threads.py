@@ -28,6 +28,7 @@ class _Reading(NamedTuple):
 
     tcache: int | None  # value of the variable; None: this release has none
     arena: int
+    tcache_known: bool = True  # False: only thread_arena was found
 
 
 class _Variables(NamedTuple):
@@ -197,7 +198,6 @@ def _scanned(
         return {}
     if words.layout.has("tcache") and not found.tcache_known:
         target.missing.append(f"tcache was not found: {found.why}")
-        return {}
     if found.dummy and DUMMY not in names:
         names[DUMMY] = Place(found.dummy, "scan", "", ("the initial value of tcache", "all zero"))
     readings = {}
@@ -207,7 +207,7 @@ def _scanned(
             cache = words.word(block + found.tcache) if found.tcache is not None else 0
         except MemoryFault:
             continue
-        readings[thread] = _Reading(cache, arena)
+        readings[thread] = _Reading(cache, arena, found.tcache_known)
     return readings
 
 
@@ -234,7 +234,7 @@ def _thread(
         return made._replace(tcache=said[thread.id], tcache_how="user", tcache_state="active")
     if not words.layout.has("tcache"):
         return made._replace(tcache_state="none", tcache_how=None)
-    if reading is None:
+    if reading is None or not reading.tcache_known:
         return made
     if not reading.tcache:
         return made._replace(tcache_state="none", tcache_how=how)

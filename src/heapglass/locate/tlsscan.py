@@ -146,6 +146,7 @@ class _Kinds:
     def __init__(self, words: Words, library: Library | None) -> None:
         self._words = words
         self._library = library
+        self._path = library.path if library else None
         self._regions = [r for r in words.memory.regions() if r.end > r.start]
         self._starts = [region.start for region in self._regions]
         self._active: dict[int, bool] = {}
@@ -173,7 +174,7 @@ class _Kinds:
         try:
             return not any(self._words.memory.read(value, size))
         except MemoryFault:
-            return False
+            return region.path == self._path  # its constants are not at hand
 
     def in_a_heap(self, value: int) -> bool:
         """Whether it points to writable memory that no file is behind, and not libc's own."""
