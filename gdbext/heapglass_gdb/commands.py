@@ -81,6 +81,8 @@ class HeapCommand(gdb.Command):
         source = self._source()
         try:
             target = locate(source, self._settings.overrides()) if source else None
+            if target is not None:
+                target.tools = {"gdb": gdb.VERSION}
             answer = self._command.view(target, request)
             for text in _output(answer, request, self._settings):
                 gdb.write(text)

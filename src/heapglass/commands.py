@@ -52,8 +52,18 @@ COMMANDS: tuple[Command, ...] = (
         "the release of glibc, where the allocator's variables are, and how each was found",
         views.info,
         help="Every find has a method (symbol, dwarf, dynsym, scan, user) and the checks that it "
-        "passed; what is missing is named with what to do about it.",
-        examples=("info",),
+        "passed, and what was not taken instead. Where nothing names the release, it is told by "
+        "structure: version is then null, and possible has those that fit. What is missing is "
+        "named with what to do about it.",
+        arguments=(
+            Argument(
+                "--why",
+                "also versions, files and layout: a page for a bug report. Nothing in it is "
+                "contents of memory, but addresses and paths are shown",
+                "flag",
+            ),
+        ),
+        examples=("info", "info --why"),
     ),
     Command(
         "arenas",

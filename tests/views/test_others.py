@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import platform
 import xml.etree.ElementTree as ET
 
 import pytest
 
+from heapglass import __version__
 from heapglass.errors import BadRequest, NotFound, UnsupportedGlibc
 from heapglass.glibc.safelink import protect
-from heapglass.heap.target import HeapThread, Target
+from heapglass.heap.target import HeapThread, Loaded, Place, Target
 
 from ..heap.made import ARENA, BASE, MP, MadeHeap
 from ..heap.recorded import RELEASES, load
@@ -30,10 +33,66 @@ def test_info_says_where_everything_is_and_how_it_was_found(made):
 
     assert found["glibc"]["version"] == "2.36"
     assert found["abi"] == "x86_64"
-    assert found["main_arena"] == {"address": hex(ARENA), "how": "symbol", "checks": []}
+    assert found["main_arena"] == {
+        "address": hex(ARENA),
+        "how": "symbol",
+        "checks": [],
+        "runners_up": [],
+    }
     assert found["mp_"]["address"] == hex(MP)
     assert found["threads"][0]["id"] == 7
     assert found["missing"] == []
+
+
+def test_info_shows_the_evidence_and_what_was_not_taken(made):
+    place = Place(ARENA, "scan", "/lib/libc.so.6", ("it is round", "it is green"), ("0x1 of a",))
+    made.target.main_arena = place
+    made.target.names = {"narenas": Place(0x1234, "symbol")}
+
+    text = lines(made.target, "info")
+
+    at = text.index("evidence")
+    assert [line.split(maxsplit=1)[-1] for line in text[at + 1 : at + 4]] == [
+        "it is round",
+        "it is green",
+        "not taken: 0x1 of a",
+    ]
+    assert "narenas           0x1234, by its symbol" in text
+
+
+def test_a_release_that_is_not_known_is_null_with_those_that_are_possible(made):
+    made.target.releases = ((2, 35), (2, 36))
+
+    found = document(made.target, "info")
+
+    assert found["glibc"]["version"] is None
+    assert found["glibc"]["possible"] == ["2.35", "2.36"]
+    assert found["target"]["glibc"] is None
+    assert lines(made.target, "info")[0].startswith("glibc       2.35 to 2.36")
+    assert "constants of glibc 2.35 to 2.36, as in 2.36" in lines(made.target, "params")
+
+
+def test_the_page_for_a_bug_report_has_versions_files_and_layout(made):
+    made.target.tools = {"gdb": "13.1"}
+    made.target.files = (Loaded("/lib/libc.so.6", "abcd", True, False),)
+    made.target.missing = ["the moon"]
+    made.memory.write(made.chunks[0] + 16, b"secret of the user")
+
+    found = document(made.target, "info --why")
+    text = "\n".join(lines(made.target, "info --why"))
+
+    assert found["versions"]["heapglass"] == __version__
+    assert found["versions"]["gdb"] == "13.1"
+    assert found["versions"]["python"].startswith(platform.python_version())
+    assert found["files"] == [
+        {"path": "/lib/libc.so.6", "build_id": "abcd", "at_hand": True, "debug_file": False}
+    ]
+    assert found["layout"]["malloc_state"] == made.layout.state.size
+    assert found["loops"] in ("python", "native")
+    for piece in ("13.1", "abcd", "the moon", f"malloc_state            {0x898:#x} bytes"):
+        assert piece in text
+    assert "secret" not in text + json.dumps(found)
+    assert "versions" not in document(made.target, "info")
 
 
 def test_info_of_a_target_where_nothing_was_found(made):

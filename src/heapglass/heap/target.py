@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ..errors import NotFound
 from ..glibc.layout import Layout
-from ..glibc.releases import Version
+from ..glibc.releases import Version, name
 from ..memory import Memory
 
 NO_SYMBOLS_HINT = (
@@ -25,6 +25,15 @@ class Place(NamedTuple):
     where: str = ""  # the file that named it, empty if none did
     checks: tuple[str, ...] = ()  # the invariants that it passed, in words
     runners_up: tuple[str, ...] = ()  # what else was found, and is not taken
+
+
+class Loaded(NamedTuple):
+    """A loaded file that may hold malloc, for those who ask why something was not found."""
+
+    path: str
+    build_id: str  # hex, empty if not known
+    at_hand: bool  # whether the file itself can be read here
+    debug_file: bool  # whether a separate debug file was found
 
 
 class HeapThread(NamedTuple):
@@ -52,6 +61,8 @@ class Target:
     names: Mapping[str, Place] = field(default_factory=dict)  # narenas, perturb_byte, …, if found
     glibc_how: str = "user"
     releases: Sequence[Version] = ()  # those that are possible, if none is known; else empty
+    files: Sequence[Loaded] = ()
+    tools: Mapping[str, str] = field(default_factory=dict)  # name to version: "gdb" where it reads
     pid: int | None = None
     kind: str = ""
     name: str = ""
@@ -72,6 +83,14 @@ class Target:
     def release(self) -> str | None:
         """The release, None if several are possible."""
         return None if len(self.releases) > 1 else self.layout.release
+
+    @property
+    def release_text(self) -> str:
+        """The release, or those that are possible: "2.35 to 2.41"."""
+        if self.release is not None:
+            return self.release
+        first, last = name(self.releases[0]), name(self.releases[-1])
+        return f"{first} to {last}"
 
     def describe(self) -> dict[str, Any]:
         """Return the `target` member of every JSON document: the same through every door."""

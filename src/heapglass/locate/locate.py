@@ -14,10 +14,10 @@ from ..errors import NotFound
 from ..glibc.layout import Layout, backported, layout_for
 from ..glibc.releases import Version, parse_version, releases
 from ..heap.arena import read_arena
-from ..heap.target import Place, Target
+from ..heap.target import Loaded, Place, Target
 from ..heap.words import Words
 from ..memory import CachedMemory
-from ..source import Source, Symbol
+from ..source import Module, Source, Symbol
 from .heapsearch import search_tcaches
 from .libraries import Library, all_memory, banner_of, libraries, musl_of
 from .mp import find_mp
@@ -89,6 +89,7 @@ def locate(source: Source, overrides: Overrides | None = None) -> Target:
     say_unknown(target, target.threads)
     _say_wrong_threads(target, said)
     target.warnings += shape.warnings
+    target.files = finder.files
     if hit.version is None:
         settle_max_fast(source, target, shape, hit.library)
         target.layout = shape.layout
@@ -136,6 +137,7 @@ def _without_arena(source: Source, finder: _ArenaFinder) -> Target:
     target.missing.append(f"main_arena was not found: {why}")
     target.missing.append("mp_ was not found: it is looked for beside main_arena")
     target.threads = locate_threads(source, Words(source.memory, layout), target, {}, None, {})
+    target.files = finder.files
     return target
 
 
@@ -176,6 +178,10 @@ def _say_wrong_threads(target: Target, said: Overrides) -> None:
             target.warnings.append(f"no thread {thread_id} to give a tcache to")
 
 
+def _loaded(module: Module) -> Loaded:
+    return Loaded(module.path, module.build_id, bool(module.file), bool(module.debug_file))
+
+
 class _ArenaFinder:
     """Looks for main_arena: given by the user, by symbol, in a library's data, in all memory."""
 
@@ -184,6 +190,7 @@ class _ArenaFinder:
         self._said = said
         self._symbols = [s for s in source.symbols("main_arena") if not s.tls and s.value]
         self.refused: list[str] = []
+        self.files: tuple[Loaded, ...] = ()
         self.warnings: list[str] = []
         self.version = parse_version(said.glibc) if said.glibc else None
         self.version_how = "user" if said.glibc else ""
@@ -191,6 +198,7 @@ class _ArenaFinder:
     def hits(self) -> list[Hit]:
         """Return every main_arena, those of likelier files first."""
         known = libraries(self._source)
+        self.files = tuple(_loaded(one.module) for one in known if one.likely and one.module)
         if self._said.main_arena is not None:
             return [self._given(self._said.main_arena, known)]
         found = [hit for library in known if library.likely for hit in self._of(library)]

@@ -24,9 +24,7 @@ VARIABLES = (
 )
 
 
-def settle_max_fast(
-    source: Source, target: Target, shape: Shape, library: Library | None
-) -> None:
+def settle_max_fast(source: Source, target: Target, shape: Shape, library: Library | None) -> None:
     """Let global_max_fast say its width: a byte since 2.37. For a release that nothing names."""
     known = [s for s in source.symbols("global_max_fast") if s.value and s.size]
     own = [s for s in known if library and library.holds(s.value)] or known

@@ -57,7 +57,7 @@ def _flags(layout: Layout, arena: Arena) -> Verdict:
     known = 7 if layout.has("no_fastchunks_bit") else 2
     if arena.flags & ~known:
         return Verdict((), f"flags are {arena.flags:#x}, which no arena has")
-    return Verdict(("flags",))
+    return Verdict(("flags has known bits only",))
 
 
 def _bins(layout: Layout, arena: Arena) -> Verdict:
@@ -88,7 +88,7 @@ def _memory_totals(layout: Layout, arena: Arena) -> Verdict:
 def _threads(_layout: Layout, arena: Arena) -> Verdict:
     if arena.attached_threads > 1 << 22:
         return Verdict((), f"attached_threads is {arena.attached_threads}")
-    return Verdict(("attached_threads",))
+    return Verdict((f"attached_threads is {arena.attached_threads}",))
 
 
 def verify_mp(memory: Memory, layout: Layout, address: int, initialised: bool) -> Verdict:

@@ -2,7 +2,8 @@
 
 from .bins import bins, tcache
 from .chunks import chunk, chunks
-from .overview import arenas, heaps, info, mmapped, params
+from .info import info
+from .overview import arenas, heaps, mmapped, params
 from .questions import find, link, size, whatis
 from .replay import replay_trace
 from .stats import stats

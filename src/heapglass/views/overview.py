@@ -1,4 +1,4 @@
-"""`info`, `arenas`, `heaps`, `params`, `mmapped`: what there is, before any single chunk."""
+"""`arenas`, `heaps`, `params`, `mmapped`: what there is, before any single chunk."""
 
 from __future__ import annotations
 
@@ -8,78 +8,9 @@ from ..analysis.stats import histogram_of, totals_of
 from ..heap.arena import Arena
 from ..heap.heap import Heap
 from ..heap.segments import Segment
-from ..heap.target import HeapThread, Place, Target
+from ..heap.target import Target
 from ..table import Absent, Address, Answer, Column, Data, Fact, Facts, Kind, Part, Table
 from .cells import address, finish, flags_text, thread_text, totals_data
-
-
-def info(target: Target, request: Any) -> Answer:
-    """Show where the allocator's variables are, how each was found, and what is missing."""
-    heap = Heap(target)
-    layout = target.layout
-    parts: list[Part] = [
-        Facts(
-            "",
-            (
-                Fact("", "glibc", layout.release, note=f"({target.glibc_how})"),
-                Fact("abi", "ABI", layout.abi),
-                Fact("", "order", layout.order, note=f"{layout.word * 8}-bit"),
-                Fact("", "main_arena", *_place(target.main_arena)),
-                Fact("", "mp_", *_place(target.mp)),
-                Fact("loops", "loops", "python"),
-            ),
-        ),
-        Data("glibc", {"version": layout.release, "how": target.glibc_how}),
-        Data("main_arena", _place_data(target.main_arena)),
-        Data("mp_", _place_data(target.mp)),
-        Data("variables", {name: _place_data(place) for name, place in target.names.items()}),
-        Data("source", {"kind": target.kind, "name": target.name}),
-        Table("threads", _THREAD_COLUMNS, [_thread_row(t) for t in target.threads], "threads"),
-        Data("missing", list(target.missing)),
-    ]
-    heap.problems += target.missing
-    return finish(heap, "info", parts)
-
-
-_THREAD_COLUMNS = (
-    Column("id", "thread", Kind.COUNT),
-    Column("number", "gdb", Kind.COUNT, in_json=False),
-    Column("tcache", "tcache", Kind.ADDRESS),
-    Column("tcache_state", "state"),
-    Column("tcache_how", "found by"),
-    Column("arena", "arena", Kind.ADDRESS),
-)
-
-
-def _thread_row(thread: HeapThread) -> tuple[Any, ...]:
-    unknown = Absent.UNKNOWN
-    known = thread.tcache_state != "unknown"
-    return (
-        thread.id,
-        Absent.NONE if thread.number is None else thread.number,
-        address(thread.tcache) if known else unknown,
-        thread.tcache_state,
-        thread.tcache_how or Absent.NONE,
-        address(thread.arena) if thread.arena_known else unknown,
-    )
-
-
-def _place(place: Place | None) -> tuple[Any, Kind, str]:
-    if place is None:
-        return Absent.UNKNOWN, Kind.ADDRESS, "(not found)"
-    where = f" of {place.where}" if place.where else ""
-    return Address(place.address), Kind.ADDRESS, f"({place.how}{where})"
-
-
-def _place_data(place: Place | None) -> dict[str, Any] | None:
-    if place is None:
-        return None
-    return {
-        "address": Address(place.address),
-        "how": place.how,
-        "checks": list(place.checks),
-    }
-
 
 # --- arenas -------------------------------------------------------------------------------------
 
@@ -261,7 +192,7 @@ def params(target: Target, request: Any) -> Answer:
     parts: list[Part] = [
         Facts("params", fields, "mp_"),
         Facts("variables", beside, "variables"),
-        Facts("constants", constants, f"constants of glibc {layout.release}"),
+        Facts("constants", constants, f"constants of glibc {_tables_text(target)}"),
         Data("features", sorted(layout.features)),
     ]
     return finish(heap, "params", parts)
@@ -290,6 +221,12 @@ def _word(value: int | None, exists: bool) -> Any:
 
 
 # --- mmapped ------------------------------------------------------------------------------------
+
+
+def _tables_text(target: Target) -> str:
+    """Return whose constants are shown; of several possible releases the newest's."""
+    text, shown = target.release_text, target.layout.release
+    return text if text == shown else f"{text}, as in {shown}"
 
 
 def mmapped(target: Target, request: Any) -> Answer:
