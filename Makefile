@@ -21,7 +21,7 @@ lint:
 
 runtimes:
 	@echo "== real C libraries for the live tests (kept in .cache/runtimes)"
-	@$(PY) tools/fetch_runtimes.py --archs amd64,i386
+	@$(PY) tools/fetch_runtimes.py --archs amd64,i386 --static
 
 unit:
 	@echo "== tests that need no download"

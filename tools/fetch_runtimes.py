@@ -1,7 +1,7 @@
 """Bring real C libraries: Debian's libc6 and libc6-dbg of five suites, unpacked side by side.
 
-They go to .cache/runtimes/<glibc>-<arch>/, each with a runtime.json that says what it is; amd64 and
-i386 have libc6-dev in a folder static/, for programs that are linked statically. Packages
+They go to .cache/runtimes/<glibc>-<arch>/, each with a runtime.json that says what it is; with
+--static also libc6-dev in a folder static/, for programs that are linked statically. Packages
 come from a folder (--packages) where it has them, else from the machine's own Debian mirror, or
 HEAPGLASS_MIRROR, by an apt of our own that changes nothing on the system and needs no privileges.
 What is there already is not fetched again. Exit status 1 if something asked for could not be had.
@@ -59,7 +59,6 @@ SUITES = {
     "experimental": "2.44",
 }
 ARCHS = ("amd64", "i386", "arm64")
-STATIC_ARCHS = ("amd64", "i386")  # of these also libc.a, to link static programs
 LAYOUT_ARCHS = ("armhf", "ppc64el", "riscv64", "s390x")
 PACKAGES = ROOT.parent / "shared" / "runtimes"
 
@@ -237,14 +236,16 @@ def _from_suite(
     return [found[one] for one in wanted]
 
 
-def fetch_all(fetcher: Fetcher, suites: Sequence[str], archs: Sequence[str]) -> int:
+def fetch_all(
+    fetcher: Fetcher, suites: Sequence[str], archs: Sequence[str], static: bool = False
+) -> int:
     """Fetch every suite for every architecture, say a line for each; return how many failed."""
     failed = 0
     for arch in archs:
         for suite in suites:
             try:
                 runtime, origin = fetcher.fetch(suite, arch)
-                if arch in STATIC_ARCHS:
+                if static:
                     fetcher.fetch_static(runtime)
             except NoArchitecture as reason:
                 print(f"{'-':<14} {reason}", flush=True)
@@ -290,6 +291,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--layouts", action="store_true", help=f"also {', '.join(LAYOUT_ARCHS)}, to read layouts of"
     )
+    parser.add_argument(
+        "--static", action="store_true", help="also libc6-dev, to link static programs with"
+    )
     parser.add_argument("--cache", type=Path, default=CACHE, help="default: .cache/runtimes")
     parser.add_argument(
         "--packages",
@@ -318,7 +322,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = read_folder(arguments.packages)
         with alone(cache):
             fetcher = Fetcher(cache, folder, arguments.refresh)
-            return 1 if fetch_all(fetcher, arguments.suites, archs) else 0
+            return 1 if fetch_all(fetcher, arguments.suites, archs, arguments.static) else 0
     except (AptError, BadRuntime, OSError) as error:
         print(error, file=sys.stderr)
         return 1

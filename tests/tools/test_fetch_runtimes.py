@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
 import fetch_runtimes
 from fetch_runtimes import NoArchitecture, main
-from packages import Package, from_control, from_name, in_folder, newest_pair, read_sums
+from packages import WANTED, Package, from_control, from_name, in_folder, newest_pair, read_sums
 from private_apt import AptError
 from runtimes import BadRuntime, glibc_of, runtimes
 
@@ -62,8 +62,9 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """What the mirror has: suite -> files, or the error that it raises. At first nothing."""
     has: dict[str, object] = {}
 
-    def ask(work: Path, suite: str, arch: str) -> list[Package]:
-        found = has.get(suite, AptError("the mirror was asked"))
+    def ask(work: Path, suite: str, arch: str, wanted: object = WANTED) -> list[Package]:
+        key = suite if wanted == WANTED else f"{suite} {wanted}"
+        found = has.get(key, AptError("the mirror was asked"))
         if isinstance(found, Exception):
             raise found
         assert isinstance(found, list)
@@ -97,6 +98,56 @@ def test_the_folder_s_packages_become_a_runtime(
     assert [r.libc.read_text() for r in runtimes(tmp_path / "cache")] == ["library 2.43-7"]
     assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == [".lock", "2.43-amd64"]
     assert capsys.readouterr().out.split() == ["2.43-amd64", "2.43-7", "sid", "packages"]
+
+
+STATIC_SID = "sid ('libc6-dev',)"
+
+
+def test_what_static_programs_need_comes_from_the_folder_too(
+    tmp_path: Path, packages: Path
+) -> None:
+    make_deb(packages, "libc6-dev", "2.43-7", "amd64", {f"{LIBDIR}/libc.a": "archive"})
+    make_deb(packages, "libc6-dev", "2.43-9", "amd64", {f"{LIBDIR}/libc.a": "archive"})
+
+    assert fetch(tmp_path, packages, "sid") == 0
+    static = tmp_path / "cache" / "2.43-amd64" / "static"
+    assert not static.exists()
+    assert fetch(tmp_path, packages, "sid", "--static") == 0
+
+    assert (static / LIBDIR / "libc.a").read_text() == "archive 2.43-7"
+    (static / "witness").touch()
+    assert fetch(tmp_path, packages, "sid", "--static") == 0
+    assert (static / "witness").exists()
+
+
+def test_what_static_programs_need_must_be_of_the_same_version(
+    tmp_path: Path,
+    packages: Path,
+    mirror: dict[str, object],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    files = {f"{LIBDIR}/libc.a": "archive"}
+    mirror[STATIC_SID] = [make_deb(other, "libc6-dev", "2.43-8", "amd64", files)]
+
+    assert fetch(tmp_path, packages, "sid", "--static") == 1
+    said = capsys.readouterr().err
+    assert "libc6-dev 2.43-7 amd64: the mirror has 2.43-8; fetch anew with --refresh" in said
+
+    mirror[STATIC_SID] = [make_deb(other, "libc6-dev", "2.43-7", "amd64", files)]
+    assert fetch(tmp_path, packages, "sid", "--static") == 0
+    assert (tmp_path / "cache" / "2.43-amd64" / "static" / LIBDIR / "libc.a").exists()
+
+
+def test_a_damaged_package_for_static_programs_is_refused(
+    tmp_path: Path, packages: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make_deb(packages, "libc6-dev", "2.43-7", "amd64", {f"{LIBDIR}/libc.a": "archive"})
+    path.write_bytes(path.read_bytes() + b"more")
+
+    assert fetch(tmp_path, packages, "sid", "--static") == 1
+    assert "is not the file that SHA256SUMS names" in capsys.readouterr().err
 
 
 def test_what_is_there_is_not_unpacked_again(
