@@ -191,7 +191,7 @@ def make(runtime: Runtime, only: Collection[str] = ()) -> None:
         stem = CORES / f"{runtime.name}-{case.name}"
         if case.name not in wanted or (only and stem.name not in only):
             continue
-        program = build(copied, case.program, WORKSHOP / "programs")
+        program = build(copied, case.program, folder=WORKSHOP / "programs")
         report_file, core = dump(program, case)
         report = read_report(report_file)
         found = facts(copied, libc, program, core, report)

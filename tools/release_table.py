@@ -1,6 +1,6 @@
-"""Put the release table, which a run of tests/live leaves in .cache, into README.md.
+"""Put the tables, which a run of tests/live leaves in .cache, into README.md and docs/targets.md.
 
-It goes between two lines ``<!-- release table -->``. Run after `pytest tests/live`.
+They go between two lines ``<!-- release table -->``. Run after `pytest tests/live`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLE = ROOT / ".cache" / "release-table.md"
-README = ROOT / "README.md"
+TABLES = {
+    ROOT / "README.md": ROOT / ".cache" / "release-table.md",
+    ROOT / "docs" / "targets.md": ROOT / ".cache" / "symbols-table.md",
+}
 MARKER = "<!-- release table -->\n"
 
 
@@ -26,15 +28,16 @@ def with_table(text: str, table: str) -> str:
 
 
 def main() -> int:
-    """Rewrite README.md; exit status 2 if the table or the markers are missing."""
-    try:
-        README.write_text(with_table(README.read_text(), TABLE.read_text()))
-    except FileNotFoundError as error:
-        print(f"{error.filename} is missing: run `pytest tests/live` first", file=sys.stderr)
-        return 2
-    except ValueError as error:
-        print(f"{README}: {error}", file=sys.stderr)
-        return 2
+    """Rewrite the pages; exit status 2 if a table or the markers are missing."""
+    for page, table in TABLES.items():
+        try:
+            page.write_text(with_table(page.read_text(), table.read_text()))
+        except FileNotFoundError as error:
+            print(f"{error.filename} is missing: run `pytest tests/live` first", file=sys.stderr)
+            return 2
+        except ValueError as error:
+            print(f"{page}: {error}", file=sys.stderr)
+            return 2
     return 0
 
 

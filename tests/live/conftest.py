@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,9 @@ from programs import (
     find_runtime,
     wait_for_report,
 )
-from session import DOORS
 from sessions import Key, Sessions
 
-TABLE = ROOT / ".cache" / "release-table.md"
+TABLES = ROOT / ".cache"
 
 
 def _key(item: pytest.Item) -> Key | None:
@@ -67,14 +66,18 @@ def stopped(runtime: Runtime, tmp_path: Path) -> Iterator[int]:
         process.kill()
 
 
-def _cells(reports: dict[str, list[Any]]) -> dict[tuple[str, str, str], list[int | None]]:
-    """(glibc, arch, door) -> chunks checked by each test, None for a test that failed."""
-    cells: dict[tuple[str, str, str], list[int | None]] = {}
+Cell = tuple[str, str, str, str]  # glibc, arch, "shared" or "static", door
+
+
+def _cells(reports: dict[str, list[Any]]) -> dict[Cell, list[int | None]]:
+    """Chunks checked by each test of a cell, None for a test that failed."""
+    cells: dict[Cell, list[int | None]] = {}
     for outcome in ("passed", "failed", "error"):
         for report in reports.get(outcome, []):
             said = dict(getattr(report, "user_properties", []))
             if "door" in said:
-                cell = cells.setdefault((said["glibc"], said["arch"], said["door"]), [])
+                key = said["glibc"], said["arch"], said.get("linkage", "shared"), said["door"]
+                cell = cells.setdefault(key, [])
                 cell.append(said.get("chunks", 0) if outcome == "passed" else None)
     return cells
 
@@ -86,27 +89,51 @@ def _written(cell: list[int | None] | None) -> str:
     return f"**{failed} failed**" if failed else f"{sum(filter(None, cell))} chunks"
 
 
-def _release_table(cells: dict[tuple[str, str, str], list[int | None]]) -> list[str]:
+def _table(
+    cells: dict[Cell, list[int | None]], columns: Sequence[tuple[str, str, str]]
+) -> list[str]:
+    """Return a row for each release and ABI; *columns*: heading, linkage, door."""
     lines = [
-        "| glibc | ABI | live in gdb | core in gdb | core in the shell |",
-        "| --- | --- | --- | --- | --- |",
+        f"| glibc | ABI | {' | '.join(heading for heading, _, _ in columns)} |",
+        f"| --- | --- |{' --- |' * len(columns)}",
     ]
     for glibc in RELEASES:
         for arch in ARCHES:
-            row = [_written(cells.get((glibc, arch, door))) for door in DOORS]
+            row = [_written(cells.get((glibc, arch, link, door))) for _, link, door in columns]
             lines.append(f"| {glibc} | {arch} | {' | '.join(row)} |")
     return lines
 
 
+WITH_SYMBOLS = (
+    ("live in gdb", "shared", "live"),
+    ("core in gdb", "shared", "core-gdb"),
+    ("core in the shell", "shared", "core-shell"),
+)
+WITHOUT = (
+    ("symbols, live", "shared", "live"),
+    ("symbols, core", "shared", "core-shell"),
+    ("none, live", "shared", "live-bare"),
+    ("none, core", "shared", "core-bare"),
+    ("static stripped, live", "static", "live-bare"),
+    ("static stripped, core", "static", "core-bare"),
+)
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print glibc × ABI × door with the chunks checked, and keep it for tools/release_table.py."""
+    """Print the tables with the chunks checked, and keep them for tools/release_table.py."""
     cells = _cells(terminalreporter.stats)
-    if not cells:
-        return
-    lines = _release_table(cells)
-    terminalreporter.section("real heaps, read right: chunks compared with what the program knows")
-    for line in lines:
-        terminalreporter.write_line(line)
-    if len(cells) == len(RELEASES) * len(ARCHES) * len(DOORS):
-        TABLE.parent.mkdir(exist_ok=True)
-        TABLE.write_text("\n".join(lines) + "\n")
+    for file, title, columns in (
+        ("release-table.md", "real heaps, read right", WITH_SYMBOLS),
+        ("symbols-table.md", "the same without symbols", WITHOUT),
+    ):
+        wanted = {(link, door) for _, link, door in columns}
+        run = {cell for cell in cells if cell[2:] in wanted}
+        if not run:
+            continue
+        lines = _table(cells, columns)
+        terminalreporter.section(f"{title}: chunks compared with what the program knows")
+        for line in lines:
+            terminalreporter.write_line(line)
+        if len(run) == len(RELEASES) * len(ARCHES) * len(columns):
+            TABLES.mkdir(exist_ok=True)
+            (TABLES / file).write_text("\n".join(lines) + "\n")

@@ -57,12 +57,14 @@ class Case:
     program: str
     arguments: tuple[str, ...] = ()
     tunables: Mapping[str, int] = field(default_factory=dict)
+    linkage: str = "shared"  # or "static", "static-pie"
 
     @property
     def name(self) -> str:
         """For files and test ids: ``bins-tcache_count-0``."""
         settings = [f"{key.rpartition('.')[2]}-{value}" for key, value in self.tunables.items()]
-        return "-".join([self.program, *self.arguments, *settings])
+        linked = [] if self.linkage == "shared" else [self.linkage]
+        return "-".join([self.program, *linked, *self.arguments, *settings])
 
     @property
     def environment(self) -> dict[str, str]:
@@ -95,6 +97,20 @@ CASES = (
     Case("late"),
     Case("empty"),
 )
+
+
+# gcc 12 and binutils 2.40 link programs with threads against i386's libc.a of 2.43 and later, but
+# those crash in pthread_create, before there is a heap to look at.
+STATIC_CASES = (
+    Case("bins", linkage="static"),
+    Case("heaps", linkage="static"),
+    Case("threads", linkage="static"),
+    Case("mmapped", linkage="static-pie"),
+    Case("late", linkage="static-pie"),
+    Case("threads", linkage="static-pie"),
+)
+STATIC_I386 = ("bins-static", "mmapped-static-pie")
+UNLINKED = [(glibc, "i386") for glibc in ("2.43", "2.44")]
 
 
 @dataclass(frozen=True)
@@ -137,20 +153,68 @@ def find_runtime(glibc: str, arch: str, root: Path = RUNTIMES) -> Runtime:
     )
 
 
-def build(runtime: Runtime, program: str, folder: Path = BUILT) -> Path:
+def build(runtime: Runtime, program: str, linkage: str = "shared", folder: Path = BUILT) -> Path:
     """Compile and link *program* against the libraries of *runtime*, unless that is done.
+
+    A static program is stripped; its symbols go to `static_debug_dir`.
 
     :raises subprocess.CalledProcessError: if the compiler refuses.
     """
-    result = folder / runtime.name / program
+    result = folder / runtime.name / linkage / program
     sources = [SOURCES / f"{program}.c", *SOURCES.glob("*.h"), Path(__file__)]
     if result.exists() and result.stat().st_mtime > max(f.stat().st_mtime for f in sources):
         return result
     result.parent.mkdir(parents=True, exist_ok=True)
     unfinished = result.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-    subprocess.run(_compiler(runtime, program, unfinished), check=True)
+    if linkage == "shared":
+        subprocess.run(_compiler(runtime, program, unfinished), check=True)
+    else:
+        subprocess.run(_static_compiler(runtime, program, linkage, unfinished), check=True)
+        _separate_symbols(unfinished, static_debug_dir(runtime, folder))
     unfinished.replace(result)
     return result
+
+
+def static_debug_dir(runtime: Runtime, folder: Path = BUILT) -> Path:
+    """Where the symbols of this runtime's static programs are, by build id."""
+    return folder / runtime.name / "debug"
+
+
+def _separate_symbols(program: Path, debug_dir: Path) -> None:
+    said = subprocess.run(["readelf", "-n", program], capture_output=True, text=True, check=True)
+    build_id = said.stdout.partition("Build ID: ")[2].split()[0]
+    place = debug_dir / ".build-id" / build_id[:2] / f"{build_id[2:]}.debug"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["objcopy", "--only-keep-debug", program, place], check=True)
+    subprocess.run(["strip", "--strip-all", program], check=True)
+
+
+def _static_compiler(runtime: Runtime, program: str, linkage: str, result: Path) -> list[str]:
+    folders = sorted((RUNTIMES / runtime.name / "static").glob("usr/lib/*/libc.a"))
+    if not folders:
+        raise MissingRuntime(
+            f"libc.a of {runtime.name} is not there: run `python3 tools/fetch_runtimes.py --static`"
+        )
+    place, machine = folders[0].parent, MACHINE[runtime.arch]
+    pie = linkage == "static-pie"
+
+    def of_gcc(name: str) -> str:
+        command = ["gcc", machine, f"-print-file-name={name}"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    threads = [place / "libpthread.a"] if (place / "libpthread.a").stat().st_size > 64 else []
+    wrapped = ("malloc", "calloc", "realloc", "memalign", "free")
+    return [
+        *("gcc", machine, *CFLAGS, "-DSTATIC_PROGRAM", "-nostdlib", "-Wl,--build-id"),
+        *(("-static-pie", "-fPIE") if pie else ("-static", "-fno-pie")),
+        *(f"-Wl,--wrap={name}" for name in wrapped),
+        *(str(place / ("rcrt1.o" if pie else "crt1.o")), str(place / "crti.o")),
+        *(of_gcc("crtbeginS.o" if pie else "crtbeginT.o"), str(SOURCES / f"{program}.c")),
+        *(str(SOURCES / "unwind.c") for _ in threads),
+        *("-Wl,--whole-archive", *map(str, threads), "-Wl,--no-whole-archive"),
+        *("-Wl,--start-group", str(place / "libc.a"), "-lgcc", "-lgcc_eh", "-Wl,--end-group"),
+        *(of_gcc("crtendS.o" if pie else "crtend.o"), str(place / "crtn.o"), "-o", str(result)),
+    ]
 
 
 def _compiler(runtime: Runtime, program: str, result: Path) -> list[str]:

@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from programs import ROOT, Case, Report, Runtime, build, read_report
+from programs import ROOT, Case, Report, Runtime, build, read_report, static_debug_dir
 
 RESULTS = ROOT / ".cache" / "live"
 EXTENSION = ROOT / "gdbext" / "heapglass.py"
 DOORS = ("live", "core-gdb", "core-shell")
+BARE = ("live-bare", "core-bare")  # without any symbols: live in gdb, the core in the shell
+NOWHERE = "/nonexistent"  # a folder of debug files that has none
 XML = "stats --malloc-info"
 PATIENCE = 300  # seconds for one run of gdb or of the shell door; none takes ten
 
@@ -40,10 +42,18 @@ def plan(report: Report) -> list[str]:
     return sorted(lines)
 
 
-def answer(report: Path, result: Path, ask: Callable[[str], str]) -> None:
+def bare_plan() -> list[str]:
+    """The questions whose answers need all that is to be found; the others follow from these."""
+    return [
+        *("info", "arenas", "heaps", "chunks --all", "bins --all", "tcache --all"),
+        *("params", "mmapped", "stats", XML),
+    ]
+
+
+def answer(report: Path, result: Path, ask: Callable[[str], str], bare: bool = False) -> None:
     """Ask everything about a program that has reported; *result* gets {question: answer}."""
     answers = {}
-    for line in plan(read_report(report)):
+    for line in bare_plan() if bare else plan(read_report(report)):
         answers[line] = ask(line if line == XML else f"{line} --json")
     result.write_text(json.dumps(answers))
 
@@ -97,7 +107,7 @@ def run_session(runtime: Runtime, case: Case, folder: Path = RESULTS) -> Session
 
     :raises SessionFailed: if gdb, the program or the shell door did not come to its end.
     """
-    program = build(runtime, case.program)
+    program = build(runtime, case.program, case.linkage)
     place = folder / runtime.name / case.name
     place.mkdir(parents=True, exist_ok=True)
     for old in place.iterdir():
@@ -105,48 +115,61 @@ def run_session(runtime: Runtime, case: Case, folder: Path = RESULTS) -> Session
     report, core = place / "report", place / "core"
     try:
         run_gdb(place / "live.gdb", live_commands(runtime, case, program, place))
-        run_gdb(place / "core.gdb", core_commands(runtime, program, place))
-        ask_in_shell(runtime, report, str(core), place / "core-shell.json")
+        run_gdb(place / "core.gdb", core_commands(runtime, case, program, place))
+        ask_in_shell(debug_dir(runtime, case), report, str(core), place / "core-shell.json")
+        ask_in_shell(NOWHERE, report, str(core), place / "core-bare.json", bare=True)
     finally:
         core.unlink(missing_ok=True)  # some have hundreds of megabytes
-    answers = {door: Answers(json.loads((place / f"{door}.json").read_text())) for door in DOORS}
+    doors = (*DOORS, *BARE)
+    answers = {door: Answers(json.loads((place / f"{door}.json").read_text())) for door in doors}
     return Session(read_report(report), answers)
+
+
+def debug_dir(runtime: Runtime, case: Case) -> str:
+    """Where gdb and heapglass find the symbols of malloc."""
+    static = case.linkage != "shared"
+    return str(static_debug_dir(runtime) if static else runtime.debug_dir)
 
 
 def live_commands(runtime: Runtime, case: Case, program: Path, place: Path) -> list[str]:
     """What gdb does to run a program to its end, ask, and leave a core."""
     report, core = place / "report", place / "core"
     return [
-        *settings(runtime),
+        *settings(debug_dir(runtime, case)),
         *(f"set environment {key} {value}" for key, value in case.environment.items()),
         f"file {program}",
         "break heap_ready",
         f"run {' '.join([str(report), *case.arguments])}",
         *questions(report, place / "live.json"),
         f"generate-core-file {core}",
+        *(f"set debug-file-directory {NOWHERE}", "nosharedlibrary", f"file {program}"),
+        *(("sharedlibrary",) if case.linkage == "shared" else ()),
+        *("python", "if gdb.lookup_static_symbols('main_arena'):"),
+        *("    raise SystemError('gdb still knows main_arena')", "end"),
+        *questions(report, place / "live-bare.json", bare=True),
     ]
 
 
-def core_commands(runtime: Runtime, program: Path, place: Path) -> list[str]:
+def core_commands(runtime: Runtime, case: Case, program: Path, place: Path) -> list[str]:
     """What gdb does to ask the core."""
     return [
-        *settings(runtime),
+        *settings(debug_dir(runtime, case)),
         f"file {program}",
         f"core-file {place / 'core'}",
         *questions(place / "report", place / "core-gdb.json"),
     ]
 
 
-def settings(runtime: Runtime) -> list[str]:
-    """How every gdb starts: nothing from the network, the runtime's debug files, heapglass."""
+def settings(debug_files: str) -> list[str]:
+    """How every gdb starts: nothing from the network, debug files of a folder, heapglass."""
     return [
         *("set confirm off", "set pagination off", "set width 0", "set startup-with-shell off"),
-        *("set debuginfod enabled off", f"set debug-file-directory {runtime.debug_dir}"),
+        *("set debuginfod enabled off", f"set debug-file-directory {debug_files}"),
         f"source {EXTENSION}",
     ]
 
 
-def questions(report: Path, result: Path) -> list[str]:
+def questions(report: Path, result: Path, bare: bool = False) -> list[str]:
     """The lines of a gdb script that ask everything."""
     return [
         "python",
@@ -159,7 +182,7 @@ def questions(report: Path, result: Path) -> list[str]:
         "        return gdb.execute('heapglass ' + line, to_string=True)",
         "    except gdb.error as error:",
         "        return f'error: {error}'",
-        f"answer(Path({str(report)!r}), Path({str(result)!r}), ask)",
+        f"answer(Path({str(report)!r}), Path({str(result)!r}), ask, {bare})",
         "end",
     ]
 
@@ -177,14 +200,19 @@ def run_gdb(script: Path, commands: Sequence[str], prefix: Sequence[str] = ()) -
 
 
 def ask_in_shell(
-    runtime: Runtime, report: Path, target: str, result: Path, prefix: Sequence[str] = ()
+    debug_files: str,
+    report: Path,
+    target: str,
+    result: Path,
+    prefix: Sequence[str] = (),
+    bare: bool = False,
 ) -> None:
     """Ask everything of *target* at the shell door, in one process; *prefix* may be strace.
 
     :raises SessionFailed: if that process failed.
     """
     script = [*prefix, sys.executable, __file__, str(report), target, str(result)]
-    said = _run([*script, str(runtime.debug_dir)], result.with_suffix(".log"))
+    said = _run([*script, debug_files, str(int(bare))], result.with_suffix(".log"))
     if not result.exists():
         raise SessionFailed(f"{' '.join(script)}\n{said[-3000:]}")
 
@@ -224,5 +252,5 @@ def _shell_door(target: str, debug_dir: str) -> Callable[[str], str]:
 
 
 if __name__ == "__main__":
-    _report, _target, _result, _debug_dir = sys.argv[1:]
-    answer(Path(_report), Path(_result), _shell_door(_target, _debug_dir))
+    _report, _target, _result, _debug_dir, _bare = sys.argv[1:]
+    answer(Path(_report), Path(_result), _shell_door(_target, _debug_dir), _bare == "1")

@@ -61,7 +61,7 @@ def test_no_command_in_gdb_writes_or_resumes(
     session.run_gdb(
         tmp_path / "script.gdb",
         [
-            *session.settings(runtime),
+            *session.settings(str(runtime.debug_dir)),
             f"file {build(runtime, 'threads')}",
             f"attach {stopped}",
             f"python import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})",
@@ -98,7 +98,7 @@ def test_no_command_in_the_shell_writes_or_resumes(
     report, answers = tmp_path / "report", tmp_path / "answers"
     before = witness.state(stopped)
     session.ask_in_shell(
-        runtime,
+        str(runtime.debug_dir),
         report,
         str(stopped),
         answers,

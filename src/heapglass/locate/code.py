@@ -71,6 +71,9 @@ def find_by_code(target: Target, library: Library, known: Mapping[str, Place]) -
     layout = target.layout
     if layout.abi not in ("x86_64", "i386") or target.main_arena is None or target.mp is None:
         return {}
+    wanted = [name for name in _PATTERNS if name not in known and _exists(layout, name)]
+    if not wanted:
+        return {}
     arena, mp = target.main_arena.address, target.mp.address
     own = (
         (arena, arena + layout.state.size),
@@ -83,9 +86,8 @@ def find_by_code(target: Target, library: Library, known: Mapping[str, Place]) -
             by_address[use.to].append(use)
     words = Words(target.memory, layout)
     found: dict[str, Place] = {}
-    for name, fits in _PATTERNS.items():
-        if name in known or not _exists(layout, name):
-            continue
+    for name in wanted:
+        fits = _PATTERNS[name]
         near = [place for other, place in {**found, **known}.items() if other in _IN_BSS]
         fitting = [
             to

@@ -69,7 +69,7 @@ class Names(Mapping[str, Place]):
         return {name: self.found[name] for name in VARIABLES if name in self.found}
 
     def __getitem__(self, name: str) -> Place:
-        return self._all()[name]
+        return self.found[name] if name in self.found else self._all()[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._all())

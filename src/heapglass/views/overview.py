@@ -7,6 +7,7 @@ from typing import Any
 from ..analysis.stats import histogram_of, totals_of
 from ..heap.arena import Arena
 from ..heap.heap import Heap
+from ..heap.params import read_variables
 from ..heap.segments import Segment
 from ..heap.target import Target
 from ..table import Absent, Address, Answer, Column, Data, Fact, Facts, Kind, Part, Table
@@ -165,8 +166,8 @@ _PLAIN_COUNTS = {
 def params(target: Target, request: Any) -> Answer:
     """Show mp_, the variables beside it, and the constants of this glibc."""
     heap = Heap(target)
-    layout, read = heap.layout, heap.params
-    fields = [_param(name, value) for name, value in read.fields.items()]
+    layout, read = heap.layout, read_variables(heap.words, target)
+    fields = [_param(name, value) for name, value in heap.params.fields.items()]
     if target.mp is None:
         heap.problems += [text for text in target.missing if text.startswith("mp_")]
     fast = layout.has("fastbins")
