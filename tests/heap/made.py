@@ -45,6 +45,8 @@ class MadeHeap:
         self.top = self.chunks.pop()
         self._arena()
         self.set_word(MP + mp.offset("sbrk_base"), BASE)
+        if "tcache_bins" in mp.fields:
+            self.set_word(MP + mp.offset("tcache_bins"), 64)
         if threads is None:
             threads = [HeapThread(7, tcache_state="none", arena=ARENA, arena_known=True)]
         self.target = Target(

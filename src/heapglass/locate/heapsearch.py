@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from ..errors import MemoryFault
+from ..glibc.layout import NON_MAIN_ARENA, PREV_INUSE
 from ..heap.target import HeapThread, Target
 from ..heap.words import Words
 from .verify import Verdict, tcache_shape
@@ -120,7 +121,7 @@ def _blocks(words: Words, start: int, end: int) -> Iterator[int]:
     fields = [
         (smallest + more * layout.alignment | flags).to_bytes(layout.word, words.order)
         for more in range(LARGER)
-        for flags in (1, 5)
+        for flags in (0, PREV_INUSE, NON_MAIN_ARENA, PREV_INUSE | NON_MAIN_ARENA)
     ]
     pattern = re.compile(b"|".join(map(re.escape, fields)))
     for base, data in words.spans(start, end):

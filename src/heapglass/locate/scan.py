@@ -186,7 +186,8 @@ def mp_claims(
     base, top_most = mp["sbrk_base"], constants["DEFAULT_MMAP_THRESHOLD_MAX"]
     if base and not (main_heap and main_heap[0] <= base <= main_heap[1]):
         return ()
-    if base and mp.get("tcache_bins", 64) > 4096:
+    bins = mp.get("tcache_bins")
+    if base and bins is not None and not 1 <= bins <= constants["TCACHE_SMALL_BINS"]:
         return ()
     holds = (
         ("sbrk_base is where the main heap starts", bool(base)),

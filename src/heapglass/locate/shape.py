@@ -84,7 +84,8 @@ class Shape:
 
     def _following(self, group: str, version: Version) -> Layout:
         one = self.layout
-        as_of = tuple(sorted({**dict(one.as_of), group: version}.items()))
+        groups = ("tcache_entry", group) if group == "tcache_key" else (group,)
+        as_of = tuple(sorted({**dict(one.as_of), **dict.fromkeys(groups, version)}.items()))
         return layout_for(one.version, one.word, one.order, one.alignment, one.abi, as_of)
 
     def _like(self, layout: Layout, group: str) -> list[Version]:

@@ -51,7 +51,7 @@ def scan_blocks(
     if len(columns) > 1:
         return Found(why=f"{len(best.arenas)} words of the TLS block can be thread_arena")
     image = tls[0].start if tls else None
-    found = _tcache(words, best, image, library)
+    found = _tcache(words, best, image, _Kinds(words, library, arenas))
     return found._replace(blocks=best.blocks, arena=best.arenas[0] * words.size)
 
 
@@ -79,11 +79,10 @@ def _fit(words: Words, blocks: Mapping[int, int], arenas: set[int], count: int) 
     return _Fit(blocks, rows, chosen, best)
 
 
-def _tcache(words: Words, fit: _Fit, image: int | None, library: Library | None) -> Found:
+def _tcache(words: Words, fit: _Fit, image: int | None, kinds: _Kinds) -> Found:
     """Find the word that is the tcache of every thread that has one."""
     if not words.layout.has("tcache"):
         return Found()
-    kinds = _Kinds(words, library)
     active: dict[int, int] = {}
     for number, column in enumerate(zip(*fit.rows.values())):
         if number in fit.arenas:
@@ -143,8 +142,9 @@ def _with_dummy(
 class _Kinds:
     """What a word of a TLS block can be."""
 
-    def __init__(self, words: Words, library: Library | None) -> None:
+    def __init__(self, words: Words, library: Library | None, arenas: set[int]) -> None:
         self._words = words
+        self._arenas = arenas
         self._library = library
         self._path = library.path if library else None
         self._regions = [r for r in words.memory.regions() if r.end > r.start]
@@ -179,7 +179,7 @@ class _Kinds:
     def in_a_heap(self, value: int) -> bool:
         """Whether it points to writable memory that no file is behind, and not libc's own."""
         number = bisect_right(self._starts, value) - 1
-        if number < 0 or value >= self._regions[number].end:
+        if number < 0 or value >= self._regions[number].end or value in self._arenas:
             return False
         region = self._regions[number]
         own = self._library is not None and self._library.holds(value)

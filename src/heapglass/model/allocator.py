@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ..errors import BadRequest, UnsupportedGlibc
 from ..glibc.layout import Layout, layout_for, word_of
-from ..glibc.releases import parse_version
+from ..glibc.releases import Version, parse_version
 from ..glibc.threads import CONTROL_BLOCKS, ControlBlock
 from . import options, places
 from .entries import CountingEntry, PlainEntry, SlotEntry
@@ -243,7 +243,8 @@ class Allocator(Thread):
 
     *tunables* are glibc.malloc.* (or without the prefix). What a real process has by chance are
     parameters: *heap_base* (where the break begins), *main_arena*, *mmap_top* (below which mmap
-    places), *tcache_key*. *reserved* ranges of addresses are somebody else's.
+    places), *tcache_key*. *reserved* ranges of addresses are somebody else's. *backports*: what a build has of
+    other releases, as `Layout.as_of`.
 
     :raises UnsupportedGlibc: if the tables do not cover the release or the ABI.
     :raises BadRequest: if a tunable or the page size makes no sense.
@@ -264,8 +265,10 @@ class Allocator(Thread):
         reserved: Sequence[tuple[int, int]] = (),
         alignment: int | None = None,
         thp_aligned: bool = False,
+        backports: Sequence[tuple[str, Version]] = (),
     ) -> None:
-        layout = layout_for(parse_version(glibc), word_of(abi), _order(abi), alignment, abi)
+        version, order = parse_version(glibc), _order(abi)
+        layout = layout_for(version, word_of(abi), order, alignment, abi, tuple(backports))
         if page_size < 4096 or page_size & (page_size - 1):
             raise BadRequest(f"page size {page_size} is not a power of two from 4096 on")
         word = layout.word
