@@ -243,8 +243,8 @@ class Allocator(Thread):
 
     *tunables* are glibc.malloc.* (or without the prefix). What a real process has by chance are
     parameters: *heap_base* (where the break begins), *main_arena*, *mmap_top* (below which mmap
-    places), *tcache_key*. *reserved* ranges of addresses are somebody else's. *backports*: what a build has of
-    other releases, as `Layout.as_of`.
+    places), *tcache_key*. *reserved* ranges of addresses are somebody else's. *backports*: what a
+    build has of other releases, as `Layout.as_of`.
 
     :raises UnsupportedGlibc: if the tables do not cover the release or the ABI.
     :raises BadRequest: if a tunable or the page size makes no sense.
