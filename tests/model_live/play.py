@@ -11,6 +11,8 @@ from heapglass.model.allocator import Thread
 from .real import DTV, KEY, Runtime
 
 MOST_SEEN = 3 << 20  # bytes of one mapping that are compared
+GIVES = "mcrvVaAp"  # operations that return a block
+TAKES = "fru"  # operations whose first argument is one
 
 
 @dataclass
@@ -29,13 +31,15 @@ class Session:
     tunables: dict[str, int] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     end: str = ""  # the abort's text, or "fault"
+    log: list[str] = field(default_factory=list)  # the same, for a file: see script_file
 
     def __post_init__(self) -> None:
         self.process = self.runtime.process(self.tunables)
         self.model: Allocator = self.runtime.allocator(self.tunables)
         self.threads: dict[int, Thread] = {1: self.model}
         self.dtvs: dict[int, int] = {}
-        self.blocks: dict[int, int] = {}  # mem to what was asked for
+        self.names: dict[int, str] = {}  # blocks as the log calls them
+        self.given = 0  # how many calls returned a block, or could have
 
     def call(self, op: str, *arguments: int, thread: int = 1) -> int:
         """Let the model make a call; return its pointer, 0 for others. Nothing after an end."""
@@ -44,6 +48,7 @@ class Session:
         words = " ".join(f"{a:x}" if a >= 0 else f"-{-a:x}" for a in arguments)
         step = Step(f"{thread:x} {op} {words}", "")
         self.steps.append(step)
+        self._note(op, arguments, thread)
         try:
             numbers = self._run(op, arguments, thread)
         except MallocAbort as error:
@@ -54,7 +59,26 @@ class Session:
             return 0
         if op != "I":
             step.answer = "=" + "".join(f" {number:x}" for number in numbers)
+        if op in GIVES:
+            if numbers[0]:
+                self.names[numbers[0]] = f"#{self.given}"
+            self.given += 1
         return numbers[0] if numbers else 0
+
+    def _note(self, op: str, arguments: tuple[int, ...], thread: int) -> None:
+        words = [str(argument) for argument in arguments]
+        if op in TAKES:
+            words[0] = self._name(arguments[0])
+        self.log.append(" ".join([str(thread), op, *words]))
+
+    def _name(self, address: int) -> str:
+        """How the log calls an address: a block, or a place in the one below."""
+        if address in self.names or not self.names:
+            return self.names.get(address, str(address))
+        block = max((b for b in self.names if b <= address), default=address)
+        if not address or address == block:
+            return str(address)
+        return f"{self.names[block]}+{address - block}"
 
     def _run(self, op: str, arguments: tuple[int, ...], number: int) -> list[int]:
         a, b = (*arguments, 0, 0)[:2]
@@ -129,6 +153,7 @@ class Session:
         """Write as the program."""
         if not self.end and data:
             self.steps.append(Step(f"1 w {address:x} {data.hex()}", "="))
+            self.log.append(f"1 w {self._name(address)} {data.hex()}")
             self.model.write(address, data)
 
     def look(self, address: int, size: int) -> None:
@@ -141,6 +166,8 @@ class Session:
         """Compare main_arena, mp_, the main heap, every other heap, every mmapped chunk."""
         machine = self.model.machine
         layout, process = machine.layout, self.process
+        if not self.end:
+            self.log.append("look")
         self.look(machine.main, layout.state.size)
         self.look_at_params()
         for mapping in list(self.model.memory.mappings()):

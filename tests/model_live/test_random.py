@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from .play import Session
 from .real import ARCHES, RELEASES, Runtime, runtime
+from .script_file import SCRIPTS, text_of
 
 LONG = int(os.environ.get("HEAPGLASS_FUZZ", "0"))  # examples a runtime, of the long profile
 EXAMPLES, CALLS = LONG or 16, 170
@@ -154,7 +155,13 @@ def play(real: Runtime, tunables: dict[str, int], steps: list[tuple[str, int, in
     for step in steps:
         player.step(*step)
     session.look_everywhere()
-    return session.check()
+    try:
+        return session.check()
+    except AssertionError as error:  # the last that is written is the shortest
+        SCRIPTS.mkdir(exist_ok=True)
+        name = f"found-{real.glibc}-{real.arch}.script"
+        (SCRIPTS / name).write_text(text_of(session, str(error)[:300]))
+        raise
 
 
 @pytest.mark.parametrize("arch", ARCHES)
