@@ -9,6 +9,8 @@ from ..glibc.layout import Layout, layout_for, word_of
 from ..glibc.releases import Version, parse_version
 from ..glibc.threads import CONTROL_BLOCKS, ControlBlock
 from . import options, places
+from .complaints import DEFAULT_ACTION
+from .core import IS_MMAPPED
 from .entries import CountingEntry, PlainEntry, SlotEntry
 from .kernel import Kernel
 from .report import MallInfo, Report
@@ -47,8 +49,23 @@ class Machine(Report):
         self.checks_merge = has("merge_checks_size")
         self.small_to_bin = has("free_small_to_bin")
         self.limit_at = self.mp.get("tcache_unsorted_limit", 0)
+        self._let_go_on()
         self.start_tls = 0  # the thread that runs ptmalloc_init
         self.start_values: Mapping[str, int] = {}
+
+    def _let_go_on(self) -> None:
+        """Up to 2.26 a call that finds the heap broken may be given up without an end."""
+        wrap = self.complaints.given_up
+        self._int_malloc = wrap(self._int_malloc, lambda av, _: av, 0)  # type: ignore[method-assign]
+        self.int_free = wrap(self.int_free, lambda av, *_: av, None)  # type: ignore[method-assign]
+        self._int_realloc = wrap(self._int_realloc, lambda av, *_: av, 0)  # type: ignore[method-assign]
+        self.munmap_chunk = wrap(self.munmap_chunk, lambda _: 0, None)  # type: ignore[method-assign]
+        self.realloc_block = wrap(self.realloc_block, self._arena_of, 0)  # type: ignore[method-assign]
+
+    def _arena_of(self, mem: int, _: int) -> int:
+        """The arena that realloc takes a block for; 0 for one with a mapping of its own."""
+        p = mem - self.HDR
+        return 0 if self.load(p + self.SZ) & IS_MMAPPED else self.arena_for_chunk(p)
 
 
 def start(machine: Machine) -> None:
@@ -301,6 +318,7 @@ class Allocator(Thread):
         machine.store(machine.at["narenas"], 1)
         machine.store(machine.at["single_threaded"], 1)
         machine.store(machine.at["may_shrink_heap"], machine.MOST)
+        machine.store_int(machine.at["check_action"], DEFAULT_ACTION)
         if layout.has("hooks"):
             for hook in ("malloc_hook", "realloc_hook", "memalign_hook"):
                 machine.store(machine.at[hook], where.dummy)

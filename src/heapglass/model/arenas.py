@@ -17,7 +17,8 @@ class Arenas(Heaps):
 
     def arena_get(self, size: int) -> int:
         """The thread's arena, found or made for a first request of *size*."""
-        return self.load(self.thread_arena_at()) or self._arena_get2(size)
+        av = self.load(self.thread_arena_at())
+        return av if av and not self.complaints.corrupt(av) else self._arena_get2(size)
 
     def _arena_get2(self, size: int) -> int:
         av = self._from_free_list()
@@ -96,9 +97,13 @@ class Arenas(Heaps):
         return av
 
     def _reused_arena(self) -> int:
-        """The next arena in turn: its lock is free."""
+        """The next arena in turn that is not corrupt: its lock is free; 0 if all are corrupt."""
         at = self.at["next_to_use"]
-        av = self.load(at) or self.main
+        first = av = self.load(at) or self.main
+        while self.complaints.corrupt(av):
+            av = self.load(av + self.o_next)
+            if av == first:
+                return 0
         if self.has("arena_leaves_free_list"):
             self._leave_free_list(av)
         self.store(av + self.o_attached, self.load(av + self.o_attached) + 1)
@@ -119,7 +124,9 @@ class Arenas(Heaps):
 
     def arena_get_retry(self, av: int, size: int) -> int:
         """Another arena after one had no memory."""
-        return self.main if av != self.main else self._arena_get2(size)
+        if av == self.main:
+            return self._arena_get2(size)
+        return 0 if self.complaints.corrupt(self.main) else self.main
 
     def leave_arena(self) -> None:
         """What becomes of a thread's arena when the thread ends."""

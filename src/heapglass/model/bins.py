@@ -225,7 +225,7 @@ class Bins(Core):
         raw = load(victim + sz)
         if not self.checks_unsorted:
             if raw <= self.HDR or raw > system:
-                self.abort("malloc(): memory corruption")
+                self.tell(av, "malloc(): memory corruption")
             return raw & ~7
         size = raw & ~7
         if size <= self.HDR or size > system:
@@ -355,7 +355,7 @@ class Bins(Core):
     def _carve(self, av: int, victim: int, size: int, nb: int, text: str) -> int:
         """Unlink a chunk that is large enough; what is over goes to the unsorted list."""
         load, store, rest_size = self.load, self.store, size - nb
-        self.unlink_chunk(victim)
+        self.unlink_chunk(av, victim)
         if rest_size < self.MIN:
             self.set_inuse_at(victim + size)
             self._mark_arena(av, victim)

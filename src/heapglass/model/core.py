@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
-
-from ..errors import MallocAbort, MemoryFault
-from ..glibc import messages
+from ..errors import MemoryFault
 from ..glibc.layout import Layout
+from .complaints import Complaints
 from .kernel import Kernel
 from .places import Places
 
@@ -33,10 +31,13 @@ class Core:
         self.load, self.store = self.space.accessors(layout.word)
         self.load_int, self.store_int = self.space.accessors(4)
         self.load_byte, self.store_byte = self.space.accessors(1)
-        self._texts = messages.messages_of(layout.version)
         self.has = layout.features.__contains__
         self._sizes(layout)
         self._offsets(layout, places)
+        action = places.variables["check_action"]
+        self.complaints = Complaints(layout, self.space, self.o_flags, action)
+        self.abort, self.fail = self.complaints.abort, self.complaints.fail
+        self.tell = self.complaints.tell
         self.tls = 0  # the block of the thread that calls
 
     def _sizes(self, layout: Layout) -> None:
@@ -68,17 +69,6 @@ class Core:
         fields = layout.structs["malloc_par"].fields
         self.mp = {name: places.mp + field.offset for name, field in fields.items()}
         self.at = places.variables
-
-    # --- ends ---------------------------------------------------------------------------------
-
-    def abort(self, text: str) -> NoReturn:
-        """End the program as malloc_printerr does."""
-        assert text in self._texts, text
-        raise MallocAbort(text)
-
-    def fail(self, key: str) -> NoReturn:
-        """End the program as a failed assertion does."""
-        raise MallocAbort(messages.assertion(key, self.layout.version))
 
     # --- chunks -------------------------------------------------------------------------------
 
@@ -166,28 +156,29 @@ class Core:
         at = av + self.o_binmap + (index >> 5) * 4
         self.store_int(at, self.load_int(at) | 1 << (index & 31))
 
-    def unlink_chunk(self, p: int) -> None:
+    def unlink_chunk(self, av: int, p: int) -> None:
         """Take a chunk out of its bin."""
         load, store, fd_at, bk_at = self.load, self.store, self.FD, self.BK
         if self.checks_unlink_size:
             size = load(p + self.SZ) & ~7
             if size != load(p + size):
-                self.abort("corrupted size vs. prev_size")
+                self.tell(av, "corrupted size vs. prev_size")
         fd, bk = load(p + fd_at), load(p + bk_at)
         if load(fd + bk_at) != p or load(bk + fd_at) != p:
-            self.abort("corrupted double-linked list")
+            self.tell(av, "corrupted double-linked list")
+            return
         store(fd + bk_at, bk)
         store(bk + fd_at, fd)
         if load(p + self.SZ) >= self.MIN_LARGE and load(p + self.FDN):
-            self._unlink_node(p, fd)
+            self._unlink_node(av, p, fd)
 
     checks_unlink_size = True
 
-    def _unlink_node(self, p: int, fd: int) -> None:
+    def _unlink_node(self, av: int, p: int, fd: int) -> None:
         """Take a chunk out of the list of sizes of its large bin."""
         load, store, fdn, bkn = self.load, self.store, self.FDN, self.BKN
         if load(load(p + fdn) + bkn) != p or load(load(p + bkn) + fdn) != p:
-            self.abort("corrupted double-linked list (not small)")
+            self.tell(av, "corrupted double-linked list (not small)")
         if load(fd + fdn):
             store(load(p + fdn) + bkn, load(p + bkn))
             store(load(p + bkn) + fdn, load(p + fdn))

@@ -200,7 +200,7 @@ class Engine(Arenas):
                 self.store(p + nb + sz, total - nb | PREV_INUSE)
                 return p + self.HDR
         elif not load(following + (raw & ~7) + sz) & PREV_INUSE and total >= nb:
-            self.unlink_chunk(following)
+            self.unlink_chunk(av, following)
             return self._fit(av, p, total, nb)
         return self._move(av, p, size, following, nb)
 

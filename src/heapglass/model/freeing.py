@@ -83,15 +83,15 @@ class Freeing(Bins):
         if not load(p + sz) & PREV_INUSE:
             before = load(p)
             size, p = size + before & self.MOST, p - before & self.MOST
-            self._merge_back(p, before, "corrupted size vs. prev_size while consolidating")
+            self._merge_back(av, p, before, "corrupted size vs. prev_size while consolidating")
         self.free_finish(av, self.free_create(av, p, size, following, raw & ~7))
 
     checks_merge = False
 
-    def _merge_back(self, p: int, before: int, text: str) -> None:
+    def _merge_back(self, av: int, p: int, before: int, text: str) -> None:
         if self.checks_merge and self.chunksize(p) != before:
             self.abort(text)
-        self.unlink_chunk(p)
+        self.unlink_chunk(av, p)
 
     def free_create(self, av: int, p: int, size: int, following: int, next_size: int) -> int:
         """_int_free_create_chunk: merge forward, list the chunk; return its size."""
@@ -104,7 +104,7 @@ class Freeing(Bins):
         if load(following + next_size + sz) & PREV_INUSE:
             store(following + sz, load(following + sz) & ~PREV_INUSE)
         else:
-            self.unlink_chunk(following)
+            self.unlink_chunk(av, following)
             size = size + next_size & self.MOST
         back, forward = self._free_place(av, p, size)
         store(p + self.BK, back)
@@ -226,7 +226,7 @@ class Freeing(Bins):
         if not load(p + sz) & PREV_INUSE:
             before = load(p)
             size, p = size + before & self.MOST, p - before & self.MOST
-            self._merge_back(p, before, "corrupted size vs. prev_size in fastbins")
+            self._merge_back(av, p, before, "corrupted size vs. prev_size in fastbins")
         if following == load(av + self.o_top):
             store(p + sz, size + next_size | PREV_INUSE)
             store(av + self.o_top, p)
@@ -235,7 +235,7 @@ class Freeing(Bins):
             self.clear_inuse_at(following)
         else:
             size = size + next_size & self.MOST
-            self.unlink_chunk(following)
+            self.unlink_chunk(av, following)
         unsorted = av + self.o_top
         first = load(unsorted + self.FD)
         store(unsorted + self.FD, p)

@@ -196,7 +196,7 @@ class Heaps(Mmapped):
         self.kernel.munmap(heap, most)
         if not self.inuse_at(p):
             p -= self.load(p)
-            self.unlink_chunk(p)
+            self.unlink_chunk(av, p)
         self._check_new_top(before, before_size, p, size)
         self.store(av + self.o_top, p)
         self.store(p + self.SZ, size | PREV_INUSE)

@@ -134,7 +134,7 @@ class Memalign(Engine):
             if index < first_large:
                 victim = self._first_fit(bin_, alignment, nb)
             else:
-                victim = self._least_excess(bin_, alignment, nb)
+                victim = self._least_excess(av, bin_, alignment, nb)
             if victim:
                 self.set_inuse_at(victim + self.chunksize(victim))
                 if av != self.main:
@@ -169,7 +169,7 @@ class Memalign(Engine):
                 raise Endless(p)
         return 0
 
-    def _least_excess(self, bin_: int, alignment: int, nb: int) -> int:
+    def _least_excess(self, av: int, bin_: int, alignment: int, nb: int) -> int:
         p, best, best_size, steps = self.load(bin_ + self.FD), 0, 0, 0
         while p != bin_ and self.chunksize(p) >= nb:
             extra = self._suits(p, alignment, nb)
@@ -180,5 +180,5 @@ class Memalign(Engine):
             if steps > 1 << 20:
                 raise Endless(p)
         if best:
-            self.unlink_chunk(best)
+            self.unlink_chunk(av, best)
         return best

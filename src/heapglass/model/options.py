@@ -35,6 +35,7 @@ TUNABLES = (
     "tcache_unsorted_limit",
     "mxfast",
     "hugetlb",
+    "check",
 )
 PREFIX = "glibc.malloc."
 
@@ -51,6 +52,8 @@ def check_tunables(given: Mapping[str, int]) -> dict[str, int]:
             raise BadRequest(f"no tunable {name!a}", "known: " + ", ".join(TUNABLES))
         if not isinstance(value, int) or value < 0:
             raise BadRequest(f"tunable {name} must be a number, not {value!a}")
+        if short == "check" and value:
+            raise BadRequest(f"tunable {name}={value} has hooks that the model lacks", "0 is known")
         found[short] = value
     return found
 
@@ -73,7 +76,7 @@ class Options(Memalign):
                 self._set_dynamic("mmap_threshold", huge)
 
     def _setters(self) -> dict[str, Callable[[int], int]]:
-        setters = {
+        setters: dict[str, Callable[[int], int]] = {
             "top_pad": lambda value: self._set_dynamic("top_pad", value),
             "perturb": self._set_perturb,
             "mmap_threshold": self._set_mmap_threshold,
@@ -81,6 +84,7 @@ class Options(Memalign):
             "mmap_max": self._set_mmap_max,
             "arena_max": lambda value: self._set_positive("arena_max", value),
             "arena_test": lambda value: self._set_positive("arena_test", value),
+            "check": self._set_check_action,
         }
         if self.has("tcache"):
             setters["tcache_max"] = self._set_tcache_max
@@ -114,6 +118,10 @@ class Options(Memalign):
 
     def _set_perturb(self, value: int) -> int:
         self.store_int(self.at["perturb_byte"], value)
+        return 1
+
+    def _set_check_action(self, value: int) -> int:
+        self.store_int(self.at["check_action"], value)
         return 1
 
     def _set_positive(self, name: str, value: int) -> int:
@@ -191,6 +199,7 @@ class Options(Memalign):
             M_MMAP_THRESHOLD: lambda: self._set_mmap_threshold(wide),
             M_MMAP_MAX: lambda: self._set_mmap_max(value),
             M_PERTURB: lambda: self._set_perturb(value),
+            M_CHECK_ACTION: lambda: self._set_check_action(value),
         }
         return setters[parameter]() if parameter in setters else 1
 

@@ -14,6 +14,7 @@ from ..glibc.layout import Layout
 from ..memory import Memory
 from . import places
 from .allocator import DEFAULT_KEY, Allocator, Machine, Thread
+from .complaints import DEFAULT_ACTION
 from .kernel import Kernel
 from .space import Space
 
@@ -111,6 +112,7 @@ class Overlay(Allocator):
             "single_threaded": int(arenas == 1 and len(threads) == 1),
             "global_max_fast": machine.layout.default_max_fast,
             "tcache_key": _key_of(machine, threads),
+            "check_action": DEFAULT_ACTION,
         }
         for name, value in values.items():
             if name not in known:

@@ -24,6 +24,7 @@ VARIABLES = (
     "realloc_hook",
     "memalign_hook",
     "single_threaded",
+    "check_action",
 )
 DUMMY_SIZE = 0x340  # bytes of __tcache_dummy, and of nothing else
 

@@ -195,6 +195,8 @@ class Report(Options):
         """__malloc_trim: give back what can be, in every arena; 1 if anything was."""
         result = 0
         for av in self.arenas():
+            if self.complaints.corrupt(av):
+                continue
             self.malloc_consolidate(av)
             result |= self._discard_free(av)
             if av == self.main:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .complaints import DEFAULT_ACTION
 from .core import NON_MAIN_ARENA, NONCONTIGUOUS, PREV_INUSE
 from .freeing import Freeing
 
@@ -99,7 +100,7 @@ class System(Freeing):
         if brk == old_end and not second:
             self.store(old_top + self.SZ, size + old_size | PREV_INUSE)
         elif not self.noncontiguous(av) and old_size and brk < old_end:
-            self.abort("break adjusted to free malloc space")
+            self.tell(av, "break adjusted to free malloc space", DEFAULT_ACTION)
         else:
             self._new_region(brk, size, second, old_top, old_size)
 
