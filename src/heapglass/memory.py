@@ -28,8 +28,11 @@ class Region(NamedTuple):
 
     @property
     def anonymous(self) -> bool:
-        """Whether no file is behind it ("[heap]", "[stack]" and "[anon: …]" are anonymous)."""
-        return not self.path or self.path.startswith("[")
+        """Whether no file is behind it ("[heap]", "[stack]" and "[anon: …]" are anonymous).
+
+        Linux calls memory made of huge pages by MAP_HUGETLB "/anon_hugepage (deleted)".
+        """
+        return not self.path or self.path.startswith(("[", "/anon_hugepage"))
 
 
 class Memory(Protocol):

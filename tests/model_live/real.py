@@ -23,6 +23,8 @@ ARCHES = ("amd64", "i386")
 ABI = {"amd64": "x86_64", "i386": "i386"}
 KEY = 0x1BADC0DE5EED1234
 MOST_THREADS = 24  # as in play.c
+# To 2.38 the mode is read into a string without an end: what stands behind it there decides.
+MODE_UNREAD = ("2.36-i386",)
 NO_RANDOM = 0x0040000  # ADDR_NO_RANDOMIZE
 DTV = 17  # pairs of words that the C library callocs for a thread: its thread-local blocks
 FLAGS = (
@@ -163,13 +165,32 @@ class Runtime:
             tcache_key=KEY,
             ncpu=os.cpu_count() or 1,
             thp_aligned=self.arch == "amd64",
+            thp_mode="unread" if f"{self.glibc}-{self.arch}" in MODE_UNREAD else thp_mode(),
         )
+        model.kernel.has_huge_pages = huge_pages_free()
         model.mallinfo2()
         return model
 
 
 def _no_random() -> None:
     ctypes.CDLL(None).personality(NO_RANDOM)
+
+
+@cache
+def thp_mode() -> str:
+    """This machine's mode of transparent huge pages."""
+    try:
+        said = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
+    except FileNotFoundError:
+        return "none"
+    return next(word[1:-1] for word in said.split() if word[0] == "[")
+
+
+@cache
+def huge_pages_free() -> bool:
+    """Whether somebody reserved pages for MAP_HUGETLB here."""
+    rows = Path("/proc/meminfo").read_text().splitlines()
+    return any(row.startswith("HugePages_Total:") and row.split()[1] != "0" for row in rows)
 
 
 @cache

@@ -261,7 +261,8 @@ class Allocator(Thread):
     *tunables* are glibc.malloc.* (or without the prefix). What a real process has by chance are
     parameters: *heap_base* (where the break begins), *main_arena*, *mmap_top* (below which mmap
     places), *tcache_key*. *reserved* ranges of addresses are somebody else's. *backports*: what a
-    build has of other releases, as `Layout.as_of`.
+    build has of other releases, as `Layout.as_of`. *thp_mode* is the kernel's mode of transparent
+    huge pages: always, madvise or never.
 
     :raises UnsupportedGlibc: if the tables do not cover the release or the ABI.
     :raises BadRequest: if a tunable or the page size makes no sense.
@@ -283,6 +284,7 @@ class Allocator(Thread):
         alignment: int | None = None,
         thp_aligned: bool = False,
         backports: Sequence[tuple[str, Version]] = (),
+        thp_mode: str = "madvise",
     ) -> None:
         version, order = parse_version(glibc), _order(abi)
         layout = layout_for(version, word_of(abi), order, alignment, abi, tuple(backports))
@@ -294,7 +296,7 @@ class Allocator(Thread):
         space = Space(word, layout.order)
         top = mmap_top or (libc_base or _MMAP_TOP[word])
         base = heap_base or _HEAP[word]
-        kernel = Kernel(space, base, top, page_size, reserved, thp_aligned)
+        kernel = Kernel(space, base, top, page_size, reserved, thp_aligned, thp_mode)
         self._threads = 0
         super().__init__(Machine(layout, kernel, where), _TLS[word], 1)
         self.machine.ncpu = ncpu

@@ -106,6 +106,10 @@ class Core:
         huge = self.load(self.mp["hp_pagesize"]) if self.has("heap_max_follows_hugetlb") else 0
         return self.layout.heap_max_size(huge)
 
+    def huge_page(self) -> int:
+        """mp_.hp_pagesize: the huge pages that mmap is asked for, 0: none."""
+        return self.load(self.mp["hp_pagesize"]) if "hp_pagesize" in self.mp else 0
+
     def heap_for_ptr(self, p: int) -> int:
         """The heap_info of the heap that holds *p*."""
         return p & -self.heap_max_size() & self.MOST

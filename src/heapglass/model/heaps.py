@@ -28,25 +28,24 @@ class Heaps(Mmapped):
 
     def new_heap(self, size: int, top_pad: int) -> int:
         """Return a new heap of at least *size* bytes, 0 if there is no room."""
-        page = self._huge_page()
-        if page:
-            heap = self._new_heap(size, top_pad, page)
+        huge = self.huge_page()
+        page = huge
+        if not huge and self.has("heap_of_thp"):
+            page = self.load(self.mp["thp_pagesize"])
+        if page and page <= self.heap_max_size():
+            heap = self._new_heap(size, top_pad, page, huge)
             if heap:
                 return heap
-        return self._new_heap(size, top_pad, self.kernel.page_size)
+        return self._new_heap(size, top_pad, self.kernel.page_size, 0)
 
-    def _huge_page(self) -> int:
-        if "hp_pagesize" not in self.mp:
-            return 0
-        huge = self.load(self.mp["hp_pagesize"])
-        if not huge and self.has("mmap_header_apart"):
-            huge = self.load(self.mp["thp_pagesize"])
-        return huge if huge <= self.heap_max_size() else 0
+    def _heap_min_size(self) -> int:
+        huge = self.huge_page()
+        if self.has("hugetlb_within_heap") and huge > self.layout.constants["HEAP_MAX_SIZE"]:
+            huge = 0
+        return huge or self.layout.constants["HEAP_MIN_SIZE"]
 
-    def _new_heap(self, size: int, top_pad: int, page: int) -> int:
-        least, most = self.layout.constants["HEAP_MIN_SIZE"], self.heap_max_size()
-        if "hp_pagesize" in self.mp:
-            least = self.load(self.mp["hp_pagesize"]) or least
+    def _new_heap(self, size: int, top_pad: int, page: int, huge: int) -> int:
+        least, most = self._heap_min_size(), self.heap_max_size()
         if size + top_pad & self.MOST < least:
             size = least
         elif size + top_pad & self.MOST <= most:
@@ -56,7 +55,7 @@ class Heaps(Mmapped):
         else:
             size = most
         size = size + page - 1 & -page
-        heap = self._reserve(most)
+        heap = self._reserve(most, huge)
         if not heap:
             return 0
         self.kernel.mprotect(heap, size, "rw-")
@@ -66,20 +65,20 @@ class Heaps(Mmapped):
             self.store(self._info(heap, "pagesize"), page)
         return heap
 
-    def _reserve(self, size: int) -> int:
+    def _reserve(self, size: int, huge: int) -> int:
         """Return *size* bytes of address space, aligned to it, without access; 0: no room."""
         kernel, at = self.kernel, self.at["aligned_heap_area"]
         hint = self.load(at)
         if hint:
-            start = kernel.mmap(size, "---", hint)
+            start = kernel.mmap(size, "---", hint, huge)
             self.store(at, 0)
             if start is not None and not start & size - 1:
                 return start
             if start is not None:
                 kernel.munmap(start, size)
-        first = kernel.mmap(2 * size, "---")
+        first = kernel.mmap(2 * size, "---", huge=huge)
         if first is None:
-            return self._reserve_exactly(size)
+            return self._reserve_exactly(size, huge)
         start = first + size - 1 & -size
         lead = start - first
         if lead:
@@ -89,8 +88,8 @@ class Heaps(Mmapped):
         kernel.munmap(start + size, size - lead)
         return start
 
-    def _reserve_exactly(self, size: int) -> int:
-        start = self.kernel.mmap(size, "---")
+    def _reserve_exactly(self, size: int, huge: int) -> int:
+        start = self.kernel.mmap(size, "---", huge=huge)
         if start is not None and start & size - 1:
             self.kernel.munmap(start, size)
             return 0

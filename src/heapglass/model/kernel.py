@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from .space import Space
 
 PMD = 2 << 20  # what a huge page covers
+HUGE = "/anon_hugepage"  # the name of mappings made of huge pages
+THP_MODES = ("always", "madvise", "never")
 
 
 class Kernel:
@@ -23,6 +25,7 @@ class Kernel:
         page_size: int = 4096,
         reserved: Sequence[tuple[int, int]] = (),
         thp_aligned: bool = False,
+        thp_mode: str = "madvise",
     ) -> None:
         self.space = space
         self.page_size = page_size
@@ -30,8 +33,12 @@ class Kernel:
         self.mmap_top = mmap_top
         self.reserved = sorted(reserved)
         self.thp_aligned = thp_aligned  # Linux 6.7 and later: whole huge pages are aligned
+        self.curbrk = 0  # what libc's __curbrk is: 0 until it moves the break or asks for it
         self.brk_blocked = False  # every growth of the break fails
         self.failing_mmaps = 0  # so many mmaps fail next; -1: all of them
+        self.thp_mode = thp_mode  # one of THP_MODES
+        self.huge_sizes = (PMD, 1 << 30)  # of pages that MAP_HUGETLB can ask for, the default first
+        self.has_huge_pages = True  # whether enough of them are reserved
         if brk % page_size:  # somebody moved it before: the rest of that page is there
             space.map(brk & -page_size, self.page_up(brk), "rw-", "[heap]")
 
@@ -44,6 +51,7 @@ class Kernel:
     def sbrk(self, delta: int) -> int | None:
         """Move the break; return where it was, None where the kernel refuses."""
         old, new = self.brk, self.brk + delta
+        self.curbrk = old
         if delta == 0:
             return old
         if new < self.start_brk or new > self.mmap_top:
@@ -55,7 +63,7 @@ class Kernel:
             self._extend(old_end, new_end)
         elif new_end < old_end:
             self.space.unmap(new_end, old_end)
-        self.brk = new
+        self.brk = self.curbrk = new
         return old
 
     def _in_the_way(self, start: int, end: int) -> bool:
@@ -77,17 +85,22 @@ class Kernel:
         held = [(one.start, one.end) for one in self.space.mappings()]
         return merged([*held, *self.reserved]) if self.reserved else held
 
-    def mmap(self, size: int, perms: str = "rw-", hint: int = 0) -> int | None:
-        """Map anonymous memory at *hint* if that is free, else where top-down puts it."""
+    def mmap(self, size: int, perms: str = "rw-", hint: int = 0, huge: int = 0) -> int | None:
+        """Map anonymous memory at *hint* if that is free, else where top-down puts it.
+
+        *huge* is the size of its pages, for MAP_HUGETLB; 0: none.
+        """
+        if huge and not self.has_huge_pages:
+            return None
         if self.failing_mmaps:
             self.failing_mmaps -= self.failing_mmaps > 0
             return None
-        size = self.page_up(size)
+        size = size + huge - 1 & -huge if huge else self.page_up(size)
         if not 0 < size <= self.mmap_top:
             return None
-        start = hint if hint and self._free(hint, hint + size) else self._gap(size)
+        start = hint if hint and self._free(hint, hint + size) else self._gap(size, huge)
         if start is not None:
-            self.space.map(start, start + size, perms)
+            self.space.map(start, start + size, perms, f"{HUGE} {huge}" if huge else "")
         return start
 
     def _free(self, start: int, end: int) -> bool:
@@ -95,7 +108,10 @@ class Kernel:
             low < end and start < high for low, high in self._taken()
         )
 
-    def _gap(self, size: int) -> int | None:
+    def _gap(self, size: int, huge: int = 0) -> int | None:
+        if huge:
+            start = self._highest(size + huge)
+            return None if start is None else (start + huge) & -huge
         if self.thp_aligned and size >= PMD and size % PMD == 0:
             start = self._highest(size + PMD)
             if start is not None:
@@ -113,14 +129,26 @@ class Kernel:
 
     def munmap(self, start: int, size: int) -> None:
         """Take whole pages away; an address or size that is not a page's is refused."""
-        if start % self.page_size == 0 and size:
-            self.space.unmap(start, start + self.page_up(size))
+        end = start + self.page_up(size)
+        if start % self.page_size == 0 and size and not self._cuts_page(start, end):
+            self.space.unmap(start, end)
+
+    def _pages_of(self, address: int) -> int:
+        """The size of the pages at an address."""
+        one = self.space.mapping_at(address)
+        huge = one is not None and one.name.startswith(HUGE)
+        return int(one.name.split()[1]) if one and huge else self.page_size
+
+    def _cuts_page(self, *places: int) -> bool:
+        return any(place % self._pages_of(place) for place in places)
 
     def mremap(self, start: int, old: int, new: int) -> int | None:
         """Resize a mapping, moving it if it must grow and cannot (MREMAP_MAYMOVE)."""
-        end = self.space.end_of(start)
-        if start + old > end:
-            return None
+        end, page = self.space.end_of(start), self._pages_of(start)
+        if page > self.page_size:
+            old, new = old + page - 1 & -page, new + page - 1 & -page
+        if start + old > end or (page > self.page_size and new > old):
+            return None  # Linux does not grow what is made of huge pages
         if new <= old:
             self.space.unmap(start + new, start + old)
             return start

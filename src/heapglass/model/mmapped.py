@@ -13,11 +13,12 @@ class Mmapped(System):
 
     def mmap_request(self, nb: int) -> int:
         """sysmalloc_mmap: with huge pages if they are set and it is worth one, else without."""
-        huge = self.load(self.mp["hp_pagesize"]) if self.has("mmap_huge") else 0
-        mem = self._mmap_chunk(nb, huge, True) if huge and nb >= huge else 0
-        return mem or self._mmap_chunk(nb, self.kernel.page_size, False)
+        huge = self.huge_page()
+        mem = self._mmap_chunk(nb, huge) if huge and nb >= huge else 0
+        return mem or self._mmap_chunk(nb, 0)
 
-    def _mmap_chunk(self, nb: int, page: int, huge: bool) -> int:
+    def _mmap_chunk(self, nb: int, huge: int) -> int:
+        page = huge or self.kernel.page_size
         offset = self.ALIGN - self.HDR
         if self.has("mmap_header_apart"):
             size = nb + offset + self.HDR
@@ -26,10 +27,10 @@ class Mmapped(System):
         size = size + page - 1 & -page & self.MOST
         if size <= nb:
             return 0
-        start = self.kernel.mmap(size)
+        start = self.kernel.mmap(size, huge=huge)
         if start is None:
             return 0
-        p = self._set_chunk(start, size, offset, huge)
+        p = self._set_chunk(start, size, offset, bool(huge))
         self._account(1, size)
         return p + self.HDR
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ..errors import BadRequest
+from .kernel import PMD, THP_MODES
 from .memalign import Memalign
 from .tcache import SlotTcache
 
@@ -38,6 +39,7 @@ TUNABLES = (
     "check",
 )
 PREFIX = "glibc.malloc."
+MAP_HUGETLB = 0x40000
 
 
 def check_tunables(given: Mapping[str, int]) -> dict[str, int]:
@@ -61,19 +63,15 @@ def check_tunables(given: Mapping[str, int]) -> dict[str, int]:
 class Options(Memalign):
     """Setters of what a program or its environment can choose."""
 
-    huge_page = 2 << 20  # the kernel's default huge page
-    thp_always = False  # whether the kernel's mode is "always" (else "madvise")
-
     def apply_tunables(self, given: Mapping[str, int]) -> None:
         """Set what GLIBC_TUNABLES (or the old environment variables) asked for."""
         setters = self._setters()
         for name in TUNABLES:
             if name in given and name in setters:
                 setters[name](given[name])
-        if "hugetlb" in given and self.has("mmap_huge"):
-            huge = self.load(self.mp["hp_pagesize"])
-            if huge and self.has("memalign_merges") and "mmap_threshold" not in given:
-                self._set_dynamic("mmap_threshold", huge)
+        lowers = self.hugetlb_mainly() and self.has("hugetlb_mmap_threshold")
+        if lowers and "mmap_threshold" not in given:
+            self._set_dynamic("mmap_threshold", self.huge_page())
 
     def _setters(self) -> dict[str, Callable[[int], int]]:
         setters: dict[str, Callable[[int], int]] = {
@@ -173,11 +171,25 @@ class Options(Memalign):
         return 1
 
     def _set_hugetlb(self, value: int) -> int:
-        if value == 1 and (self.has("tcache_dummy") or not self.thp_always):
-            self.store(self.mp["thp_pagesize"], self.huge_page)
-        elif value >= 2:
-            self.store(self.mp["hp_pagesize"], self.huge_page if value == 2 else value)
+        mp, kernel = self.mp, self.kernel
+        mode, wanted = kernel.thp_mode, ["madvise"]
+        if "thp_mode" in mp:
+            wanted.append("always")
+            if value < 2:
+                self._set_thp_mode(mode if value else "never")
+        if value == 1 and mode in wanted:
+            self.store(mp["thp_pagesize"], PMD)
+        size = kernel.huge_sizes[0] if value == 2 else value
+        if value >= 2 and size in kernel.huge_sizes:
+            self.store(mp["hp_pagesize"], size)
+            self.store_int(mp["hp_flags"], MAP_HUGETLB | size.bit_length() - 1 << 26)
         return 0
+
+    def _set_thp_mode(self, mode: str) -> None:
+        number = 3 if mode not in THP_MODES else THP_MODES.index(mode)
+        if self.has("thp_mode_unset"):
+            number = 1 if mode not in THP_MODES else number + 2
+        self.store_int(self.mp["thp_mode"], number)
 
     # --- mallopt ------------------------------------------------------------------------------
 

@@ -99,7 +99,7 @@ class Overlay(Allocator):
         end = top + machine.chunksize(top) if initialised else base
         if machine.noncontiguous(machine.main):
             kernel.brk_blocked = True  # it failed once, and where it is now is not known
-        kernel.brk = brk or end
+        kernel.brk = kernel.curbrk = brk or end
         kernel.start_brk = min(base or end, kernel.brk)
         machine.store(machine.at["malloc_initialized"], int(bool(top)))
 

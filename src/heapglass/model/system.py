@@ -22,9 +22,14 @@ class System(Freeing):
 
     def morecore(self, delta: int) -> int:
         """MORECORE: where the break was, 0 if it cannot move."""
-        if self.load(self.mp["hp_pagesize"]) if "hp_pagesize" in self.mp else 0:
+        if self.hugetlb_mainly():
             return 0
         return self.kernel.sbrk(delta) or 0
+
+    def hugetlb_mainly(self) -> bool:
+        """__always_fail_morecore: the main arena is made of huge pages, by mmap."""
+        huge = self.huge_page()
+        return bool(huge) and (not self.has("hugetlb_within_heap") or huge <= self.heap_max_size())
 
     def sysmalloc(self, nb: int, av: int) -> int:
         """Return a block of fresh memory, 0 if there is none."""
@@ -112,28 +117,36 @@ class System(Freeing):
         """Round the growth up: to pages, or so that the break is a huge page's."""
         huge = self.load(self.mp["thp_pagesize"]) if "thp_pagesize" in self.mp else 0
         if huge:
-            brk = self.kernel.brk
+            brk = self.kernel.curbrk if self.has("thp_by_curbrk") else self.kernel.brk
             return (brk + size + huge - 1 & -huge) - brk
         return self.kernel.page_up(size)
 
     def _mmap_instead(self, nb: int, size: int, old_size: int) -> tuple[int, int]:
         """Where the break cannot move: a mapping (start or 0, size)."""
-        size = self._fallback_size(nb, size, old_size)
-        if self.has("fallback_checks_size") and size <= nb:
-            return 0, size
-        start = self.kernel.mmap(size)
+        huge, start = self.huge_page(), None
+        if huge:
+            wanted = self._fallback_size(nb, size, old_size, huge, huge)
+            start = self._map_fallback(nb, wanted, huge)
         if start is None:
-            return 0, size
+            wanted = self._fallback_size(
+                nb, size, old_size, self.kernel.page_size, MMAP_AS_MORECORE
+            )
+            start = self._map_fallback(nb, wanted, 0)
+        if start is None:
+            return 0, wanted
         at = self.main + self.o_flags
         self.store_int(at, self.load_int(at) | NONCONTIGUOUS)
-        return start, size
+        return start, wanted
 
-    def _fallback_size(self, nb: int, size: int, old_size: int) -> int:
-        page = self.kernel.page_size
+    def _map_fallback(self, nb: int, size: int, huge: int) -> int | None:
+        if self.has("fallback_checks_size") and size <= nb:
+            return None
+        return self.kernel.mmap(size, huge=huge)
+
+    def _fallback_size(self, nb: int, size: int, old_size: int, unit: int, least: int) -> int:
         if self.has("fallback_by_request"):
             wanted = nb + self.load(self.mp["top_pad"]) + self.MIN
-            return max(self.kernel.page_up(wanted), MMAP_AS_MORECORE)
-        unit, least = page, MMAP_AS_MORECORE
+            return max(wanted + unit - 1 & -unit, least)
         if self.has("fallback_swapped"):
             unit, least = least, unit
         if not self.noncontiguous(self.main):
