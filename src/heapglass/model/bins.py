@@ -139,7 +139,7 @@ class Bins(Core):
             if victim == small:
                 return
             steps += 1
-            if steps > 1 << 17:
+            if steps > self.loops:
                 raise Endless(victim)
             if not victim:
                 continue
@@ -318,7 +318,7 @@ class Bins(Core):
             if load(forward + sz) & NON_MAIN_ARENA:
                 self.fail("largebin_next")
             steps += 1
-            if steps > 1 << 20:
+            if steps > self.loops:
                 raise Endless(forward)
         return forward
 
@@ -344,7 +344,7 @@ class Bins(Core):
             victim = load(victim + self.BKN)
             size = load(victim + sz) & ~7
             steps += 1
-            if steps > 1 << 20:
+            if steps > self.loops:
                 raise Endless(victim)
         if victim != load(large + self.BK):
             following = load(victim + self.FD)

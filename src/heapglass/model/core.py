@@ -12,7 +12,6 @@ PREV_INUSE, IS_MMAPPED, NON_MAIN_ARENA = 1, 2, 4
 NONCONTIGUOUS = 2
 MAX_ITERS = 10000
 TRIM_AT = 65536  # FASTBIN_CONSOLIDATION_THRESHOLD, ATTEMPT_TRIMMING_THRESHOLD
-LOOPS = 1 << 22  # steps of a list after which it is taken for endless
 
 
 class Endless(MemoryFault):
@@ -24,6 +23,8 @@ class Endless(MemoryFault):
 
 class Core:
     """State and helpers. Nothing of the heap is kept here: it is read back from memory."""
+
+    loops = 1 << 20  # steps of a list after which it is taken for endless
 
     def __init__(self, layout: Layout, kernel: Kernel, places: Places) -> None:
         self.layout, self.kernel, self.places = layout, kernel, places

@@ -215,7 +215,7 @@ class Freeing(Bins):
             self._consolidate_chunk(av, p)
             p = following
             steps += 1
-            if steps > 1 << 20:
+            if steps > self.loops:
                 raise Endless(p)
 
     def _consolidate_chunk(self, av: int, p: int) -> None:

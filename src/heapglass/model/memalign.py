@@ -165,7 +165,7 @@ class Memalign(Engine):
                 return p
             p = self.load(p + self.FD)
             steps += 1
-            if steps > 1 << 20:
+            if steps > self.loops:
                 raise Endless(p)
         return 0
 
@@ -177,7 +177,7 @@ class Memalign(Engine):
                 best, best_size = p, extra
             p = self.load(p + self.FD)
             steps += 1
-            if steps > 1 << 20:
+            if steps > self.loops:
                 raise Endless(p)
         if best:
             self.unlink_chunk(av, best)

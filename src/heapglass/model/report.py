@@ -54,7 +54,7 @@ class Report(Options):
             steps += 1
             if av == self.main:
                 return
-            if steps > 1 << 16:
+            if steps > self.loops:
                 raise Endless(av)
 
     def _listed(self, bin_: int, way: int) -> Iterator[int]:
@@ -64,7 +64,7 @@ class Report(Options):
             yield p
             p = self.load(p + way)
             steps += 1
-            if steps > 1 << 20:
+            if steps > self.loops:
                 raise Endless(p)
 
     def _fast(self, av: int, index: int, text: str) -> Iterator[int]:
@@ -77,7 +77,7 @@ class Report(Options):
             at = p + self.FD
             p = at >> 12 ^ self.load(at) if self.safe else self.load(at)
             steps += 1
-            if steps > 1 << 20:
+            if steps > self.loops:
                 raise Endless(p)
 
     def mallinfo_past(self) -> MallInfo:

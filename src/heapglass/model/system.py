@@ -41,7 +41,7 @@ class System(Freeing):
             tried = True
         old_top = self.load(av + self.o_top)
         old_size = self.chunksize(old_top)
-        self._check_old_top(av, nb, old_top, old_size)
+        self._check_old_top(av, old_top, old_size)
         if av == self.main:
             self._grow_main(nb, old_top, old_size)
         elif not self.grow_arena(av, nb, old_top, old_size) and not tried:
@@ -60,7 +60,7 @@ class System(Freeing):
         most = self.load_int(mp["n_mmaps_max"])
         return signed(self.load_int(mp["n_mmaps"])) < signed(most)
 
-    def _check_old_top(self, av: int, nb: int, old_top: int, old_size: int) -> None:
+    def _check_old_top(self, av: int, old_top: int, old_size: int) -> None:
         initial = old_top == av + self.o_top and not old_size
         old_end = old_top + old_size
         if not initial and (
@@ -69,8 +69,6 @@ class System(Freeing):
             or old_end & (self.kernel.page_size - 1)
         ):
             self.fail("old_top")
-        if old_size >= nb + self.MIN & self.MOST:
-            self.fail("top_too_large")
 
     def _split_top(self, av: int, nb: int) -> int:
         """Take the request from top; as `_from_top`, but past its check."""
@@ -90,7 +88,7 @@ class System(Freeing):
         size = nb + self.load(mp["top_pad"]) + self.MIN
         if not self.noncontiguous(av):
             size -= old_size
-        size = self._whole_pages(size)
+        size = self._whole_pages(size) & self.MOST  # a huge request may wrap around to a small one
         brk = self.morecore(size) if 0 < size < self.MOST >> 1 else 0
         second = 0
         if not brk:
@@ -146,12 +144,12 @@ class System(Freeing):
     def _fallback_size(self, nb: int, size: int, old_size: int, unit: int, least: int) -> int:
         if self.has("fallback_by_request"):
             wanted = nb + self.load(self.mp["top_pad"]) + self.MIN
-            return max(wanted + unit - 1 & -unit, least)
+            return max(wanted + unit - 1 & -unit & self.MOST, least)
         if self.has("fallback_swapped"):
             unit, least = least, unit
         if not self.noncontiguous(self.main):
-            size = size + old_size + unit - 1 & -unit
-        return max(size, least) if size >= 0 else size & self.MOST
+            size = size + old_size + unit - 1 & -unit & self.MOST
+        return max(size, least)
 
     def _new_region(self, brk: int, size: int, second: int, old_top: int, old_size: int) -> None:
         """The break did not continue top: a new region, and the old top is closed."""

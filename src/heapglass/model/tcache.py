@@ -23,9 +23,9 @@ class NoTcache:
         """The bin that chunks of this size may be stashed in, -1: none."""
         return -1
 
-    def room(self, index: int) -> bool:  # noqa: ARG002
+    def room(self, index: int) -> bool:
         """Whether a bin takes another chunk."""
-        return False
+        raise NotImplementedError
 
     def put(self, p: int, index: int) -> None:
         """Put a chunk in front of its bin."""
@@ -34,9 +34,9 @@ class NoTcache:
         """Whether the thread has made none yet, and malloc's inside should (2.43 on)."""
         return False
 
-    def get(self, index: int) -> int:  # noqa: ARG002
+    def get(self, index: int) -> int:
         """Take the first chunk of a bin; its mem."""
-        return 0
+        raise NotImplementedError
 
 
 class Tcache(NoTcache):
@@ -92,7 +92,7 @@ class Tcache(NoTcache):
                 self.core.abort("free(): double free detected in tcache 2")
             tmp = link(tmp, load(tmp))
             steps += 1
-            if steps > 1 << 20:
+            if steps > self.core.loops:
                 raise Endless(tmp)
 
     def put_at(self, e: int, at: int, mangled: bool, tcache: int) -> None:
@@ -201,7 +201,7 @@ class CountingTcache(Tcache):
         while e and e & alignment - 1:
             at, mangled, e = e, True, self.link(e, core.load(e))
             steps += 1
-            if steps > 1 << 20:
+            if steps > self.core.loops:
                 raise Endless(e)
         return self.get_at(tcache, index, at, mangled) if e else 0
 
@@ -286,7 +286,7 @@ class SlotTcache(Tcache):
         while e and core.chunksize(e - core.HDR) < nb:
             at, mangled, e = e, True, self.link(e, load(e))
             steps += 1
-            if steps > 1 << 20:
+            if steps > self.core.loops:
                 raise Endless(e)
         return at, mangled, e
 
@@ -314,7 +314,7 @@ class SlotTcache(Tcache):
                 break
             at, mangled, e = e, True, self.link(e, core.load(e))
             steps += 1
-            if steps > 1 << 20:
+            if steps > self.core.loops:
                 raise Endless(e)
         if e and size == nb and not e & alignment - 1:
             return self.get_at(tcache, index, at, mangled)
