@@ -133,16 +133,10 @@ class Bins(Core):
             return
         if tcache.inactive():
             self.init_tcache_inside(av)
-        steps = 0
         while tcache.room(index):
             victim = load(small + self.BK)
             if victim == small:
                 return
-            steps += 1
-            if steps > self.loops:
-                raise Endless(victim)
-            if not victim:
-                continue
             back = load(victim + self.BK)
             self.set_inuse_at(victim + nb)
             self._mark_arena(av, victim)
