@@ -52,8 +52,8 @@ class HeapMachine(RuleBasedStateMachine):
     def calloc(self, size: int, choice: int) -> None:
         self._keep(self._thread(choice).calloc(1, size), size)
 
-    # Small ones: an mmapped block that memalign moved has its old header still before it.
-    @rule(size=st.integers(0, 5000), choice=CHOICE, power=st.integers(4, 12))
+    # Mmapped blocks too: where memalign moves their header, the old one stands before it.
+    @rule(size=SIZES, choice=CHOICE, power=st.integers(4, 16))
     def memalign(self, size: int, choice: int, power: int) -> None:
         self._keep(self._thread(choice).memalign(1 << power, size), size)
 
