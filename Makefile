@@ -4,7 +4,7 @@
 PYTHON ?= python3
 PY = .venv/bin/python
 
-.PHONY: demo test lint unit live runtimes layouts docs bench fuzz-model setup-demo setup-test
+.PHONY: demo test lint unit live runtimes layouts docs bench fuzz-model coverage-model setup-demo setup-test
 
 demo: setup-demo
 	@PY=$(PY) sh tools/demo.sh
@@ -38,6 +38,11 @@ live:
 EXAMPLES ?= 500
 fuzz-model:
 	@HEAPGLASS_FUZZ=$(EXAMPLES) $(PY) -m pytest tests/model_live/test_random.py
+
+# Which lines and branches of the model its tests go through; what is left is named in docs/model.md.
+coverage-model: setup-test runtimes
+	@COVERAGE_FILE=.cache/coverage-of-model $(PY) -m pytest tests/model tests/model_live \
+	  --cov=heapglass.model --cov-branch --cov-report=term-missing --cov-fail-under=97
 
 layouts: setup-test
 	@$(PY) tools/fetch_runtimes.py --layouts
