@@ -247,10 +247,6 @@ class SlotTcache(Tcache):
         index = ((nb - core.MIN) & core.MOST) // core.ALIGN
         return index if index < core.load(self.mp_bins) else -1
 
-    def slots(self, tcache: int, index: int) -> int:
-        """How many more chunks a bin takes."""
-        return self.load_count(tcache + index * 2)
-
     def room(self, index: int) -> bool:
         """Whether a bin takes another chunk."""
         return self.load_count(self.pointer() + index * 2) != 0
