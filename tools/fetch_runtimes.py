@@ -47,6 +47,7 @@ from runtimes import (  # noqa: E402
     read_runtime,
     runtimes,
 )
+from suites import NoArchitecture, by_either_name, open_suite  # noqa: E402
 
 from heapglass.glibc.releases import NEWEST, name  # noqa: E402
 
@@ -61,19 +62,6 @@ SUITES = {
 ARCHS = ("amd64", "i386", "arm64")
 LAYOUT_ARCHS = ("armhf", "ppc64el", "riscv64", "s390x")
 PACKAGES = ROOT.parent / "shared" / "runtimes"
-
-
-OTHER_NAMES = {
-    "bullseye": "oldoldstable",
-    "bookworm": "oldstable",
-    "trixie": "stable",
-    "sid": "unstable",
-}
-CODENAMES = {"experimental": "rc-buggy"}  # what a Release says where it is not the suite's name
-
-
-class NoArchitecture(Exception):
-    """The suite does not have the architecture; nothing is wrong."""
 
 
 class Folder(NamedTuple):
@@ -203,31 +191,15 @@ def _write(runtime: Runtime) -> None:
 def _from_mirror(
     work: Path, suite: str, arch: str, wanted: Sequence[str] = WANTED
 ) -> list[Package]:
-    """Download a suite's packages: by its codename, or by its other name.
-
-    A mirror in the middle of a change may have a suite whole under one name only.
-    """
-    try:
-        return _from_suite(work / suite, suite, suite, arch, wanted)
-    except AptError as error:
-        other = OTHER_NAMES.get(suite)
-        if other is None:
-            raise
-        try:
-            return _from_suite(work / other, other, suite, arch, wanted)
-        except AptError:
-            raise error from None
+    """Download a suite's packages: by its codename, or by its other name."""
+    return by_either_name(suite, lambda name: _from_suite(work / name, name, suite, arch, wanted))
 
 
 def _from_suite(
     work: Path, name: str, codename: str, arch: str, wanted: Sequence[str]
 ) -> list[Package]:
     apt = PrivateApt(work / "apt", mirror(), name, arch)
-    apt.update()
-    if apt.codename() != CODENAMES.get(codename, codename):
-        raise AptError(f"the mirror's {name} is {apt.codename() or 'nothing'}, not {codename}")
-    if not apt.has_architecture():
-        raise NoArchitecture(f"{codename} does not have {arch}")
+    open_suite(apt, name, codename, arch)
     found = {package.name: package for package in map(from_control, apt.download(wanted))}
     versions = {package.version for package in found.values()}
     if set(found) != set(wanted) or len(versions) != 1:

@@ -219,6 +219,15 @@ class PrivateApt:
         self._apt("download", *packages, cwd=place)
         return sorted(place.glob("*.deb"))
 
+    def download_whole(self, packages: Sequence[str]) -> list[Path]:
+        """Download packages with all that they depend on, as for a machine that has nothing.
+
+        :raises AptError: if something is not to be had, does not fit or does not verify.
+        """
+        place = self._folder / "cache" / "archives"
+        self._apt("install", "-y", "--download-only", "--no-install-recommends", *packages)
+        return sorted(place.glob("*.deb"))
+
     def _apt(self, *arguments: str, cwd: Path | None = None) -> None:
         private = {**os.environ, "APT_CONFIG": str(self._folder / "apt.conf"), "LC_ALL": "C"}
         done = _run(["apt-get", "-q", *arguments], cwd or self._folder, private)

@@ -18,6 +18,8 @@ EXTENSION = ROOT / "gdbext" / "heapglass.py"
 OTHERS = Path(__file__).parent / "extensions"
 LOAD = f"source {EXTENSION}"
 QUIET = ("set debuginfod enabled off", "set startup-with-shell off", "set confirm off")
+GDB = os.environ.get("HEAPGLASS_GDB") or "gdb"  # tests/gdbs names each of Debian's
+GDBSERVER = str(Path(GDB).with_name("gdbserver")) if "/" in GDB else "gdbserver"
 PATIENCE = 120  # seconds for one run of gdb; none takes ten
 STOPPED = (LOAD, "break ready", "run", "up")
 
@@ -31,7 +33,7 @@ class Said(NamedTuple):
 
 def batch(commands: Iterable[str], program: Path | None = None, **environment: str) -> Said:
     """Run gdb with commands; an error in one does not keep the next from running."""
-    words = ["gdb", "-nx", "-batch"]
+    words = [GDB, "-nx", "-batch"]
     for command in (*QUIET, *commands):
         words += ["-ex", command]
     if program is not None:
@@ -70,13 +72,13 @@ class Terminal:
 
     def __init__(self, program: Path, height: int) -> None:
         self.shown = ""
-        words = ["gdb", "-nx", "-q", "-ex", "set style enabled off"]
+        words = [GDB, "-nx", "-q", "-ex", "set style enabled off"]
         for command in (*QUIET, "set width 0", f"set height {height}"):
             words += ["-ex", command]
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
             settings = {**os.environ, "TERM": "dumb", "LC_ALL": "C.UTF-8", "HOME": "/nonexistent"}
-            os.execvpe("gdb", [*words, str(program)], settings)
+            os.execvpe(GDB, [*words, str(program)], settings)
 
     def __enter__(self) -> Terminal:
         self.until(re.escape(self.PROMPT))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gdb.sessions import EXTENSION, LOAD, PATIENCE, STOPPED, answers, batch
+from tests.gdb.sessions import EXTENSION, GDBSERVER, LOAD, PATIENCE, STOPPED, answers, batch
 
 LINES = ("heap chunks --all --json", "heap bins --json", "heap info --json", "heap tcache --json")
 
@@ -19,7 +19,7 @@ LINES = ("heap chunks --all --json", "heap bins --json", "heap info --json", "he
 def server(program: Path) -> Iterator[str]:
     """A gdbserver with the program, at the returned address of this machine."""
     started = subprocess.Popen(
-        ["gdbserver", "--once", "--no-startup-with-shell", "localhost:0", str(program)],
+        [GDBSERVER, "--once", "--no-startup-with-shell", "localhost:0", str(program)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
