@@ -33,7 +33,29 @@ DEBUG = "HEAPGLASS_DEBUG"  # in the environment: a fault of heapglass is shown a
 
 
 class HeapCommand(gdb.Command):
-    """A command of heapglass, as gdb wants it. *notice* is called first, each time."""
+    """A command of heapglass, as gdb wants it. What it does is looked up, each time, in *table*.
+
+    gdb keeps it for good: gdb 16 and later crash when a command under a prefix is defined anew.
+    """
+
+    def __init__(self, name: str, table: dict[str, Runner]) -> None:
+        self._name = name
+        self._table = table
+        self.__doc__ = table[name].help  # before gdb reads it, in __init__
+        super().__init__(name, gdb.COMMAND_DATA)
+
+    def invoke(self, line: str, _from_tty: bool) -> None:
+        """Run the command."""
+        self.dont_repeat()
+        self._table[self._name].run(line)
+
+    def complete(self, text: str, word: str | None) -> Any:
+        """Complete options and choices by name, addresses and numbers as expressions."""
+        return self._table[self._name].complete(text, word)
+
+
+class Runner:
+    """What a command does. *notice* is called first, each time."""
 
     def __init__(
         self, prefix: str, command: Command, settings: Settings, notice: Callable[[], None]
@@ -41,12 +63,10 @@ class HeapCommand(gdb.Command):
         self._command = command
         self._settings = settings
         self._notice = notice
-        self.__doc__ = help_text(command, prefix)  # before gdb reads it, in __init__
-        super().__init__(f"{prefix} {command.name}", gdb.COMMAND_DATA)
+        self.help = help_text(command, prefix)
 
-    def invoke(self, line: str, _from_tty: bool) -> None:
+    def run(self, line: str) -> None:
         """Run the command; every failure is one line."""
-        self.dont_repeat()
         self._notice()
         try:
             self._run(line)
@@ -63,19 +83,19 @@ class HeapCommand(gdb.Command):
             said = visible(f"a fault in heapglass: {type(error).__name__}: {error}")
             raise gdb.GdbError(f"{said} ({DEBUG}=1 shows where; please report)") from error
 
-    def complete(self, text: str, word: str) -> Any:
-        """Complete options and choices by name, addresses and numbers as expressions."""
+    def complete(self, text: str, word: str | None) -> Any:
+        """Return how *text* can go on. *word*: what gdb replaces, None when it only asks where."""
         *before, last = text.split(" ")
         found = completions(self._command, [typed for typed in before if typed], last)
         if found is None:
             return gdb.COMPLETE_EXPRESSION
-        start = len(last) - len(word)  # gdb replaces only what is behind the last dash or such
+        start = len(last) - len(word or "")  # gdb replaces what is behind the last dash or such
         return [name[start:] for name in found]
 
     def _run(self, line: str) -> None:
         words = gdb.string_to_argv(line)
         if "--help" in words or "-h" in words:
-            gdb.write(f"{self.__doc__}\n")
+            gdb.write(f"{self.help}\n")
             return
         request = self._request(words)
         source = self._source()

@@ -13,6 +13,7 @@ from heapglass.glibc.releases import parse_version
 from heapglass.locate import Overrides
 
 from .expressions import evaluate_in_gdb
+from .kept import kept
 
 PREFIXES = ("auto", "heap")
 _PREFIX_DOC = "Settings of heapglass: what it cannot find by itself, and how it shows things."
@@ -25,6 +26,15 @@ class _About(NamedTuple):
     said: str
     check: Callable[[str], object]
     choices: tuple[str, ...] = ()  # the texts that it can have, the first at the start
+
+    def refuses(self, text: str) -> str:
+        """Return why a text is unusable, empty if it is not."""
+        try:
+            if text:
+                self.check(text)
+        except HeapglassError as error:
+            return f"{error} ({error.hint})" if error.hint else str(error)
+        return ""
 
 
 class _Prefix(gdb.Command):
@@ -47,47 +57,39 @@ class _Prefix(gdb.Command):
 
 
 class _Setting(gdb.Parameter):
-    """A setting that holds text; the empty text means that it is not set."""
+    """A setting that holds text; the empty text means that it is not set.
 
-    def __init__(self, name: str, about: _About, value: str) -> None:
+    gdb keeps it for good; *about* is of the heapglass that was sourced last.
+    """
+
+    def __init__(self, name: str, about: _About) -> None:
         self.set_doc = f"Set {about.title}."
         self.show_doc = f"Show {about.title}."
         self.__doc__ = about.said
-        self._about = about
-        self._last = value or (about.choices[0] if about.choices else "")
+        self.about = about
+        self._last = about.choices[0] if about.choices else ""
         kind = [gdb.PARAM_ENUM, list(about.choices)] if about.choices else [gdb.PARAM_STRING]
         super().__init__(f"heapglass {name}", gdb.COMMAND_DATA, *kind)
         self.value = self._last
 
     def get_set_string(self) -> str:
         """Check what was set; an unusable value is refused and the old one stays."""
-        text = self.text
-        try:
-            if text:
-                self._about.check(text)
-        except HeapglassError as error:
+        refused = self.about.refuses(self.text)
+        if refused:
             self.value = self._last
-            hint = f" ({error.hint})" if error.hint else ""
-            raise gdb.GdbError(f"{error}{hint}") from error
-        self._last = text
+            raise gdb.GdbError(refused)
+        self._last = self.text
         return ""
 
     def get_show_string(self, value: str) -> str:
         """Say the value in words."""
-        title = self._about.title
+        title = self.about.title
         return f"{title[0].upper()}{title[1:]}: {value or 'not set'}."
 
     @property
     def text(self) -> str:
         """The value, empty if it is not set."""
         return str(self.value or "").strip()
-
-
-def _value_of(name: str) -> str:
-    try:
-        return str(gdb.parameter(name) or "").strip()
-    except RuntimeError:
-        return ""  # it is the first time that heapglass is sourced
 
 
 class Settings:
@@ -98,10 +100,15 @@ class Settings:
 
     def __init__(self, take_prefix: Callable[[], None]) -> None:
         about = _about(take_prefix)
-        before = {name: _value_of(f"heapglass {name}") for name in about}
-        for verb in ("set", "show"):
-            _Prefix(verb, about)  # an old one goes, with all that is under it
-        self._all = {name: _Setting(name, about[name], before[name]) for name in about}
+        self._all: dict[str, _Setting] = kept("settings")
+        if not self._all:
+            for verb in ("set", "show"):
+                _Prefix(verb, about)
+        for name, said in about.items():
+            if name in self._all:
+                self._all[name].about = said  # gdb has it from the time before
+            else:
+                self._all[name] = _Setting(name, said)
 
     def _text(self, name: str) -> str:
         return self._all[name].text

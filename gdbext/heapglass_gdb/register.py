@@ -8,7 +8,8 @@ import gdb
 
 from heapglass.commands import COMMANDS
 
-from .commands import HeapCommand, Prefix
+from .commands import HeapCommand, Prefix, Runner
+from .kept import kept
 from .parameters import Settings
 
 NAME = "heapglass"
@@ -61,13 +62,21 @@ class _Owner:
     def __init__(self) -> None:
         self._ours = True
         self._settings: Settings | None = None
+        self._table: dict[str, Runner] = kept("commands")
 
     def define(self, prefix: str, settings: Settings) -> None:
-        """Define every command under a prefix."""
+        """Define every command under a prefix; what gdb has from an earlier time only changes."""
         self._settings = settings
-        Prefix(prefix, HELP)
+        if not is_ours(prefix):
+            Prefix(prefix, HELP)
+            for name in [name for name in self._table if name.startswith(f"{prefix} ")]:
+                del self._table[name]  # they went with the prefix, when somebody else took it
         for command in COMMANDS:
-            HeapCommand(prefix, command, settings, self.look)
+            name = f"{prefix} {command.name}"
+            known = name in self._table
+            self._table[name] = Runner(prefix, command, settings, self.look)
+            if not known:
+                HeapCommand(name, self._table)
 
     def begin(self, ours: bool) -> None:
         """Say who has `heap`, and look again before each prompt: others may be loaded later."""

@@ -24,7 +24,8 @@ from .threads import read_threads
 NO_TARGET = "no process or core: start one (run, attach) or open a core (core-file)"
 _CORE = re.compile(r"core dump file:\s+`([^\n]*)', file type")
 _MAPPING = re.compile(
-    r"^\s*0x([0-9a-f]+)\s+0x([0-9a-f]+)\s+0x[0-9a-f]+\s+0x([0-9a-f]+)\s*(.*)$", re.M
+    r"^[ \t]*0x([0-9a-f]+)[ \t]+0x([0-9a-f]+)[ \t]+0x[0-9a-f]+[ \t]+0x([0-9a-f]+)[ \t]*(.*)$",
+    re.M,
 )
 _AUXV = re.compile(r"^(\d+)\s+AT_\S+\s+.*?\s(0x[0-9a-f]+|\d+)$", re.M)
 _ABIS = (

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXTENSION = ROOT / "gdbext" / "heapglass.py"
 OTHERS = Path(__file__).parent / "extensions"
 LOAD = f"source {EXTENSION}"
-QUIET = ("set debuginfod enabled off", "set startup-with-shell off", "set confirm off")
+QUIET = ("set startup-with-shell off", "set confirm off")
 GDB = os.environ.get("HEAPGLASS_GDB") or "gdb"  # tests/gdbs names each of Debian's
 GDBSERVER = str(Path(GDB).with_name("gdbserver")) if "/" in GDB else "gdbserver"
 PATIENCE = 120  # seconds for one run of gdb; none takes ten
@@ -45,7 +45,13 @@ def batch(commands: Iterable[str], program: Path | None = None, **environment: s
         capture_output=True,
         text=True,
         timeout=PATIENCE,
-        env={**os.environ, "LC_ALL": "C.UTF-8", "HOME": "/nonexistent", **environment},
+        env={
+            **os.environ,
+            "LC_ALL": "C.UTF-8",
+            "HOME": "/nonexistent",
+            "DEBUGINFOD_URLS": "",
+            **environment,
+        },
     )
     assert done.returncode >= 0, f"gdb died by signal {-done.returncode}: {done.stderr}"
     return Said(done.stdout, done.stderr)
@@ -78,6 +84,7 @@ class Terminal:
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
             settings = {**os.environ, "TERM": "dumb", "LC_ALL": "C.UTF-8", "HOME": "/nonexistent"}
+            settings["DEBUGINFOD_URLS"] = ""
             os.execvpe(GDB, [*words, str(program)], settings)
 
     def __enter__(self) -> Terminal:

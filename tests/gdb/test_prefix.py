@@ -85,6 +85,21 @@ def test_sourcing_twice_is_sourcing_once():
     ]
 
 
+def test_sourcing_again_brings_what_has_changed():
+    """The second time it is new code that runs and that checks settings."""
+    lines = [
+        *(LOAD, "python import heapglass.errors as first", LOAD, "set heapglass glibc new"),
+        "python import heapglass.errors as second; print(first is second)",
+        *("set heapglass prefix heap", LOAD, LOAD, f"heap {ASK}", f"heapglass {ASK}"),
+    ]
+    said = batch(lines)
+
+    assert "no glibc release in 'new'" in said.err
+    assert "Python Exception" not in said.err
+    assert said.out.startswith("False\n")
+    assert said.out.count("chunk size") == 2
+
+
 def test_sourcing_twice_with_another_extension_says_so_each_time():
     said = batch([LOAD, GEF, LOAD, "heap chunks"])
 

@@ -156,3 +156,27 @@ def test_pyelftools_of_the_projects_own_environment_is_used(tmp_path: Path):
     said = batch([hide, f"source {copy}", "python print(sys.path[-1])"])
 
     assert said.out.splitlines() == ["registered", str(own)]
+
+
+def test_mappings_without_a_name_do_not_take_the_next_line(program: Path, tmp_path: Path):
+    """Before gdb 12 there are no permissions, so that the line of nameless memory ends early."""
+    script = """
+from heapglass.source import Machine
+from heapglass_gdb import source
+
+lines = [
+    "          Start Addr           End Addr       Size     Offset objfile",
+    "      0x555555558000     0x555555559000     0x1000     0x3000 /bin/a program",
+    "      0x7ffff0000000     0x7ffff0021000    0x21000        0x0 ",
+    "      0x7ffff7dd4000     0x7ffff7dfa000    0x26000        0x0 /lib/libc.so.6",
+]
+said = chr(10).join(lines)
+gdb.execute = lambda *_, **__: said
+for region in source._mappings(Machine("x86_64", 8, "little")):
+    gdb.write(f"{region.start:#x} {region.perms} {region.path!r}" + chr(10))
+"""
+    assert in_gdb(script, program, tmp_path).splitlines() == [
+        "0x555555558000 rw- '/bin/a program'",
+        "0x7ffff0000000 rw- ''",
+        "0x7ffff7dd4000 rw- '/lib/libc.so.6'",
+    ]
