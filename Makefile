@@ -4,13 +4,13 @@
 PYTHON ?= python3
 PY = .venv/bin/python
 
-.PHONY: demo test lint unit live runtimes layouts docs bench fuzz-model coverage-model setup-demo setup-test
+.PHONY: demo test lint unit live gdbs runtimes layouts docs bench fuzz-model coverage-model setup-demo setup-test
 
 demo: setup-demo
 	@PY=$(PY) sh tools/demo.sh
 
 test: setup-test
-	@$(MAKE) --no-print-directory lint runtimes unit live
+	@$(MAKE) --no-print-directory lint runtimes unit live gdbs
 
 lint:
 	@echo "== lint, format, types, oldest Python"
@@ -25,7 +25,7 @@ runtimes:
 
 unit:
 	@echo "== tests that need no download"
-	@$(PY) -m pytest tests --ignore tests/live --ignore tests/model_live
+	@$(PY) -m pytest tests --ignore tests/live --ignore tests/model_live --ignore tests/gdbs
 	@sh tools/other_pythons.sh
 
 live:
@@ -33,6 +33,15 @@ live:
 	@$(PY) -m pytest tests/live
 	@echo "== the model against real malloc, call by call and byte by byte"
 	@$(PY) -m pytest tests/model_live
+
+gdbs:
+	@echo "== the extension in gdb 10, 13, 16 and 18 (kept in .cache/gdbs)"
+	@$(PY) tools/fetch_gdbs.py
+	@$(PY) -m pytest tests/gdbs
+	@for suite in bullseye trixie sid; do \
+	  echo "== what tests/gdb asks, of $$suite's gdb"; \
+	  HEAPGLASS_GDB=$(CURDIR)/.cache/gdbs/$$suite/gdb $(PY) -m pytest tests/gdb || exit 1; \
+	done
 
 # The same with a great many random scripts, and new ones each time; EXAMPLES a runtime.
 EXAMPLES ?= 500

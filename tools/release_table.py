@@ -1,6 +1,6 @@
-"""Put the tables, which a run of tests/live leaves in .cache, into README.md and docs/targets.md.
+"""Put the tables, which runs of tests/live and tests/gdbs leave in .cache, into README.md and docs.
 
-They go between two lines ``<!-- release table -->``. Run after `pytest tests/live`.
+They go between two lines ``<!-- release table -->``. Run after `make live gdbs`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TABLES = {
     ROOT / "README.md": ROOT / ".cache" / "release-table.md",
     ROOT / "docs" / "targets.md": ROOT / ".cache" / "symbols-table.md",
+    ROOT / "docs" / "gdb.md": ROOT / ".cache" / "gdbs-table.md",
 }
 MARKER = "<!-- release table -->\n"
 
@@ -33,7 +34,7 @@ def main() -> int:
         try:
             page.write_text(with_table(page.read_text(), table.read_text()))
         except FileNotFoundError as error:
-            print(f"{error.filename} is missing: run `pytest tests/live` first", file=sys.stderr)
+            print(f"{error.filename} is missing: run `make live gdbs` first", file=sys.stderr)
             return 2
         except ValueError as error:
             print(f"{page}: {error}", file=sys.stderr)

@@ -161,10 +161,10 @@ def core_commands(runtime: Runtime, case: Case, program: Path, place: Path) -> l
 
 
 def settings(debug_files: str) -> list[str]:
-    """How every gdb starts: nothing from the network, debug files of a folder, heapglass."""
+    """How every gdb starts: debug files of a folder, heapglass."""
     return [
         *("set confirm off", "set pagination off", "set width 0", "set startup-with-shell off"),
-        *("set debuginfod enabled off", f"set debug-file-directory {debug_files}"),
+        f"set debug-file-directory {debug_files}",
         f"source {EXTENSION}",
     ]
 
@@ -187,16 +187,21 @@ def questions(report: Path, result: Path, bare: bool = False) -> list[str]:
     ]
 
 
-def run_gdb(script: Path, commands: Sequence[str], prefix: Sequence[str] = ()) -> None:
+def run_gdb(
+    script: Path,
+    commands: Sequence[str],
+    prefix: Sequence[str] = (),
+    gdb: Sequence[str] = ("gdb",),
+) -> None:
     """Run gdb over *commands*, which are kept in *script*; *prefix* may be strace.
 
     :raises SessionFailed: if gdb gave up on one of them.
     """
     script.write_text("\n".join([*commands, "echo all done\\n", ""]))
-    command = [*prefix, "gdb", "-nx", "-batch", "-x", str(script)]
+    command = [*prefix, *gdb, "-nx", "-batch", "-x", str(script)]
     said = _run(command, script.with_suffix(".log"))
     if "all done" not in said:
-        raise SessionFailed(f"gdb -nx -batch -x {script}\n{said[-3000:]}")
+        raise SessionFailed(f"{gdb[0]} -nx -batch -x {script}\n{said[-3000:]}")
 
 
 def ask_in_shell(
@@ -220,6 +225,7 @@ def ask_in_shell(
 def _run(command: Sequence[str], log: Path) -> str:
     environment = {**os.environ, "LC_ALL": "C.UTF-8", "NO_COLOR": "1"}
     environment.pop("GLIBC_TUNABLES", None)
+    environment["DEBUGINFOD_URLS"] = ""  # nothing from the network
     environment["PYTHONPATH"] = str(ROOT / "src")
     with log.open("w") as output:
         subprocess.run(
