@@ -89,13 +89,25 @@ class Walker:
         self.start, self.end = start, end
         layout = words.layout
         self._spans = [(base, words.cast(view)) for base, view in words.spans(start, end)]
+        self._bases = [base for base, _ in self._spans]
         self._header, self._min, self._align = layout.header, layout.min_chunk, layout.alignment
 
     def _span(self, address: int) -> tuple[int, memoryview] | None:
-        for base, view in self._spans:
-            if base <= address and address + self._header <= base + len(view) * self.words.size:
-                return base, view
-        return None
+        number = bisect_right(self._bases, address) - 1
+        if number < 0:
+            return None
+        base, view = self._spans[number]
+        return (base, view) if address + self._header <= base + len(view) * self.words.size else None
+
+    def next_span(self, address: int) -> int:
+        """Return where memory begins again behind a missing *address*; the end if nowhere."""
+        number = bisect_right(self._bases, address)
+        return self._bases[number] if number < len(self._bases) else self.end
+
+    @property
+    def readable(self) -> int:
+        """Bytes of the range that can be read."""
+        return sum(len(view) * self.words.size for _, view in self._spans)
 
     def size_field(self, chunk: int) -> int | None:
         """Return the size word of a chunk in the buffer; None if it is not there."""

@@ -257,14 +257,16 @@ class MainHeap:
         start of the piece are taken for chunks, but for a filling with one word.
         """
         layout = self._words.layout
-        budget = 64 + 4 * (end - start) // layout.alignment
+        budget = 64 + 4 * walker.readable // layout.alignment
         failed: set[int] = set()
         chunk = align_chunk(self._words, start)
         while chunk < end and budget > 0:
             size = walker.size_field(chunk)
             budget -= 1
-            candidate = size is not None and size & SIZE_BITS == 1 and chunk not in failed
-            if candidate and not self._filler(chunk):
+            if size is None:
+                chunk = align_chunk(self._words, walker.next_span(chunk))
+                continue
+            if size & SIZE_BITS == 1 and chunk not in failed and not self._filler(chunk):
                 trial = Columns()
                 limit = self._arena.top if chunk <= self._arena.top < end else end
                 stop = walker.walk(trial, chunk, limit)
@@ -307,7 +309,10 @@ class MainHeap:
         while page < end:
             first = align_chunk(self._words, page)
             size = walker.size_field(first)
-            if size is None or size & SIZE_BITS != 1 or size < layout.min_chunk:
+            if size is None:
+                page = max(page + page_size, walker.next_span(first) & -page_size)
+                continue
+            if size & SIZE_BITS != 1 or size < layout.min_chunk:
                 page += page_size
                 continue
             trial = Columns()

@@ -77,8 +77,7 @@ def _pieces(words: Words, start: int, end: int) -> Iterator[tuple[int, memoryvie
     """Yield the readable parts of a range; one overlaps the next by the size of an arena."""
     start = (start + words.size - 1) & -words.size
     overlap = words.layout.state.size * 2
-    for low in range(start, end, PIECE):
-        yield from words.spans(low, min(low + PIECE + overlap, end))
+    yield from words.blocks(start, end, PIECE, overlap)
 
 
 def _candidates(
