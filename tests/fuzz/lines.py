@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from functools import lru_cache
+from random import Random
 
 from heapglass.commands import COMMANDS
 
@@ -38,7 +39,6 @@ MORE = (
     "stats --malloc-info --json",
     "vis A 9",
     "vis --json",
-    "vis --all --limit 50",
 )
 TRACE_MORE = ("replay A --keep-going --json", "replay A --keep-going")
 EXAMPLE_ADDRESS = re.compile(r"\b0x5{5,}[0-9a-f]*\b")
@@ -52,10 +52,18 @@ def patterns() -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(shlex.split(text)) for text in dict.fromkeys(made))
 
 
-def lines(target: list[str], address: int, trace: bool) -> Iterator[list[str]]:
+def chosen(some: int | None, seed: int) -> list[tuple[str, ...]]:
+    """Return all patterns, or so many of them, each as likely as the others; info comes first."""
+    first, *others = patterns()
+    return [first, *(others if some is None else Random(seed).sample(others, some - 1))]
+
+
+def lines(
+    target: list[str], address: int, trace: bool, some: int | None = None, seed: int = 0
+) -> Iterator[list[str]]:
     """Yield command lines; *target*: the words that name it and its files."""
     needs = {command.name: command.needs_target for command in COMMANDS}
-    for name, *rest in patterns():
+    for name, *rest in chosen(some, seed):
         words = [hex(address) if word == "A" else word for word in rest]
         if needs[name]:
             yield [name, *target, *words]

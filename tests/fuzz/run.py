@@ -20,6 +20,7 @@ from .mutate import recipes
 from .recipe import HOSTILE, Recipe
 from .worker import SECONDS
 
+SOME = 8  # commands that are asked of each target, of some fifty
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60 * SECONDS  # seconds without any verdict, after which a worker is taken as lost
 
@@ -40,21 +41,22 @@ class Worker:
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
 
-    def ask(self, recipe: Recipe) -> Verdict:
+    def ask(self, recipe: Recipe, some: int | None, seed: int) -> Verdict:
         """Return what came out for a target; a worker that dies or hangs is a bad outcome."""
         process = self._process or self._start()
         assert process.stdin is not None
         assert process.stdout is not None
-        said = ""
+        answer = ""
         try:
-            process.stdin.write(recipe.text() + "\n")
+            said = {"recipe": recipe.text(), "some": some, "seed": seed}
+            process.stdin.write(json.dumps(said) + "\n")
             process.stdin.flush()
             if select.select([process.stdout], [], [], PATIENCE)[0]:
-                said = process.stdout.readline()
+                answer = process.stdout.readline()
         except BrokenPipeError:
             pass
-        if said:
-            found = json.loads(said)
+        if answer:
+            found = json.loads(answer)
             slowest = (found["slowest"][0], found["slowest"][1])
             return Verdict(recipe, found["bad"], slowest, found["asked"], found["statuses"])
         process.kill()
@@ -82,18 +84,20 @@ class Worker:
             self._process = None
 
 
-def ask_all(targets: Iterable[Recipe], workers: int) -> Iterator[Verdict]:
-    """Yield the verdicts of targets."""
+def ask_all(
+    targets: Iterable[Recipe], workers: int, some: int | None = None
+) -> Iterator[Verdict]:
+    """Yield the verdicts of targets; each is asked *some* lines, None: all."""
     pool = [Worker() for _ in range(workers)]
     try:
         with ThreadPoolExecutor(workers) as threads:
-            left = iter(targets)
+            left = enumerate(targets)
             while True:
                 block = list(islice(left, 64 * workers))
                 if not block:
                     return
                 shares = [block[n::workers] for n in range(workers)]
-                asked = threads.map(lambda w, s: [w.ask(r) for r in s], pool, shares)
+                asked = threads.map(lambda w, s: [w.ask(r, some, n) for n, r in s], pool, shares)
                 for verdicts in asked:
                     yield from verdicts
     finally:
@@ -115,13 +119,14 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=20000)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--some", type=int, default=SOME, help="commands for each target")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     said = parser.parse_args()
     print(f"seed {said.seed}, {said.count} targets", flush=True)
     start, failed, asked = time.monotonic(), 0, 0
     slowest: list[tuple[float, str, str]] = []
     statuses = [0, 0, 0]
-    for verdict in ask_all(recipes(said.seed, said.count), said.workers):
+    for verdict in ask_all(recipes(said.seed, said.count), said.workers, said.some):
         asked += verdict.asked
         statuses = [a + b for a, b in zip(statuses, verdict.statuses)]
         slowest = sorted([*slowest, (*verdict.slowest, verdict.recipe.text())])[-5:]

@@ -30,9 +30,7 @@ def complaints(words: Sequence[str], status: int, out: str, err: str) -> Iterato
 
 
 def _steering(text: str) -> Iterator[str]:
-    if text.isascii() and text.replace("\n", "").isprintable():
-        return
-    for char in text:
+    for char in set(text):
         if char not in "\n\t" and unicodedata.category(char) in UNSAFE:
             at = text.index(char)
             yield f"{char!a} gets out: {text[max(0, at - 60) : at + 60]!a}"

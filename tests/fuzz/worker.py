@@ -24,6 +24,7 @@ from types import FrameType
 from typing import Any
 
 from heapglass import cli
+from heapglass.errors import HeapglassError
 
 from .lines import lines
 from .recipe import Recipe, from_text, is_trace, write_target
@@ -49,7 +50,6 @@ class Once:
     def __init__(self) -> None:
         self._opened: Any = None
         self._located: Any = None
-        self._warnings: tuple[list[str], list[str]] = ([], [])
 
     @contextmanager
     def open(self, spec: str, options: Any) -> Iterator[Any]:
@@ -61,7 +61,12 @@ class Once:
     def locate(self, source: Any, overrides: Any) -> Any:
         """Return a copy of what was located."""
         if self._located is None:
-            self._located = OPENED[1](source, overrides)
+            try:
+                self._located = OPENED[1](source, overrides)
+            except HeapglassError as error:
+                self._located = error
+        if isinstance(self._located, HeapglassError):
+            raise self._located
         found = self._located
         return replace(found, warnings=list(found.warnings), missing=list(found.missing))
 
@@ -88,13 +93,16 @@ def run(words: list[str]) -> tuple[int, str, str]:
     return status, out.getvalue(), err.getvalue()
 
 
-def ask(recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Ask a target everything; return what was wrong, and how long the slowest command took."""
+def ask(
+    recipe: Recipe, folder: Path, some: int | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """Ask a target everything, or *some* lines; return what was wrong, and how long the slowest command took."""
     target = [*write_target(recipe, folder), "--unpack-limit", str(UNPACK)]
     once, found, slowest, count = Once(), [], (0.0, ""), 0
     statuses = [0, 0, 0]
     try:
-        for number, words in enumerate(lines(target, recipe.address, is_trace(recipe))):
+        asked = lines(target, recipe.address, is_trace(recipe), some, seed)
+        for number, words in enumerate(asked):
             shared: tuple[Callable[..., Any], Callable[..., Any]] = (once.open, once.locate)
             cli.open_target, cli.locate = OPENED if number == 0 else shared  # type: ignore[assignment]
             start = time.process_time()
@@ -126,8 +134,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     with TemporaryDirectory(prefix="hostile-") as folder:
         for line in sys.stdin:
-            recipe = from_text(line)
-            verdict = ask(recipe, Path(folder))
+            said = json.loads(line)
+            verdict = ask(from_text(said["recipe"]), Path(folder), said["some"], said["seed"])
             answers.write(json.dumps(verdict) + "\n")
             answers.flush()
 

@@ -94,8 +94,9 @@ def _candidates(
     ]
     for layout in layouts:
         yield from ((address, layout) for address in _by_bins(bins, values, base, layout))
+    alone = [n for n, pair in enumerate(zip(values[1:], values[2:])) if pair == (0, 1)]
     for layout in layouts:
-        yield from ((address, layout) for address in _by_ring(values, base, layout))
+        yield from ((address, layout) for address in _by_ring(alone, values, base, layout))
 
 
 def _by_bins(bins: list[int], values: list[int], base: int, layout: Layout) -> Iterator[int]:
@@ -120,12 +121,12 @@ def _by_bins(bins: list[int], values: list[int], base: int, layout: Layout) -> I
                 yield base + start * word - state.offset("bins")
 
 
-def _by_ring(values: list[int], base: int, layout: Layout) -> Iterator[int]:
-    """Yield arenas that are alone: `next` is their own address, then come 0 and 1."""
+def _by_ring(alone: list[int], values: list[int], base: int, layout: Layout) -> Iterator[int]:
+    """Yield arenas that are alone: `next` is their own address, then come 0 and 1 (*alone*)."""
     word, offset = layout.word, layout.state.offset("next")
-    for number, value in enumerate(values):
-        if value == base + number * word - offset and values[number + 1 : number + 3] == [0, 1]:
-            yield value
+    for number in alone:
+        if values[number] == base + number * word - offset:
+            yield values[number]
 
 
 # --- mp_ ----------------------------------------------------------------------------------------
