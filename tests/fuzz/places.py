@@ -39,7 +39,9 @@ class Places:
     fields: Mapping[str, tuple[Field, ...]]
     borders: tuple[int, ...]  # file offsets where one structure ends and another starts
     addresses: tuple[int, ...]  # that mean something in the heap
-    chunks: tuple[tuple[int, int], ...]  # address and file offset of every chunk, or of what else there is
+    chunks: tuple[
+        tuple[int, int], ...
+    ]  # address and file offset of every chunk, or of what else there is
     loads: tuple[Segment, ...]
     debug_file: str  # below fixtures/debug
 
@@ -102,9 +104,7 @@ def _phdr_fields(phoff: int, entsize: int, count: int, word: int) -> Iterator[Fi
         yield from _numbers(start, start + entsize, (word,))
 
 
-def _note_fields(
-    data: bytes, segment: Segment, prefix: str
-) -> tuple[tuple[Field, ...], list[int]]:
+def _note_fields(data: bytes, segment: Segment, prefix: str) -> tuple[tuple[Field, ...], list[int]]:
     """Return the heads of all notes, and words of their descriptions, the larger ones thinned."""
     at, end = segment.offset, segment.offset + segment.filesz
     fields, borders = [], [segment.offset]

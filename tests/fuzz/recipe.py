@@ -71,7 +71,9 @@ def from_text(text: str) -> Recipe:
 def base_bytes(base: str) -> bytes:
     """Return a fixture, unpacked if it is."""
     packed = FIXTURES / f"{base}.xz"
-    return lzma.decompress(packed.read_bytes()) if packed.exists() else (FIXTURES / base).read_bytes()
+    return (
+        lzma.decompress(packed.read_bytes()) if packed.exists() else (FIXTURES / base).read_bytes()
+    )
 
 
 def spliced(data: bytes, splices: Iterable[Splice]) -> bytes:

@@ -84,9 +84,7 @@ class Worker:
             self._process = None
 
 
-def ask_all(
-    targets: Iterable[Recipe], workers: int, some: int | None = None
-) -> Iterator[Verdict]:
+def ask_all(targets: Iterable[Recipe], workers: int, some: int | None = None) -> Iterator[Verdict]:
     """Yield the verdicts of targets; each is asked *some* lines, None: all."""
     pool = [Worker() for _ in range(workers)]
     try:
@@ -114,6 +112,12 @@ def keep(verdict: Verdict) -> Path:
     return path
 
 
+def say(text: str) -> None:
+    """Write a line."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
 def main() -> int:
     """Run many targets with a new seed; return 1 if one failed."""
     parser = argparse.ArgumentParser()
@@ -122,7 +126,7 @@ def main() -> int:
     parser.add_argument("--some", type=int, default=SOME, help="commands for each target")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     said = parser.parse_args()
-    print(f"seed {said.seed}, {said.count} targets", flush=True)
+    say(f"seed {said.seed}, {said.count} targets")
     start, failed, asked = time.monotonic(), 0, 0
     slowest: list[tuple[float, str, str]] = []
     statuses = [0, 0, 0]
@@ -133,11 +137,11 @@ def main() -> int:
         if verdict.bad:
             failed += 1
             first = verdict.bad[0]
-            print(f"{keep(verdict)}: {' '.join(first['words'])}\n{first['said']}", flush=True)
+            say(f"{keep(verdict)}: {' '.join(first['words'])}\n{first['said']}")
     seconds = time.monotonic() - start
-    print(f"{said.count} targets, {asked} commands {statuses}, {seconds:.0f} s, {failed} failed")
+    say(f"{said.count} targets, {asked} commands {statuses}, {seconds:.0f} s, {failed} failed")
     for took, words, recipe in slowest:
-        print(f"slowest: {took:.1f} s {words} {recipe[:300]}")
+        say(f"slowest: {took:.1f} s {words} {recipe[:300]}")
     return bool(failed)
 
 

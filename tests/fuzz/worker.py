@@ -27,7 +27,7 @@ from heapglass import cli
 from heapglass.errors import HeapglassError
 
 from .lines import lines
-from .recipe import Recipe, from_text, is_trace, write_target
+from .recipe import DEBUG, NO_FOLDER, Recipe, from_text, is_trace, write_target
 from .verdict import complaints
 
 SECONDS = 8  # of processor time, for one command: none comes near on a healthy target
@@ -93,15 +93,21 @@ def run(words: list[str]) -> tuple[int, str, str]:
     return status, out.getvalue(), err.getvalue()
 
 
-def ask(
-    recipe: Recipe, folder: Path, some: int | None = None, seed: int = 0
+def ask(recipe: Recipe, folder: Path, some: int | None = None, seed: int = 0) -> dict[str, Any]:
+    """Ask a target everything, or *some* lines; see `ask_file`."""
+    target = write_target(recipe, folder)
+    return ask_file(target, recipe.address, is_trace(recipe), some, seed)
+
+
+def ask_file(
+    target: list[str], address: int, trace: bool, some: int | None = None, seed: int = 0
 ) -> dict[str, Any]:
-    """Ask a target everything, or *some* lines; return what was wrong, and how long the slowest command took."""
-    target = [*write_target(recipe, folder), "--unpack-limit", str(UNPACK)]
+    """Return what was wrong, how long the slowest command took, and how many were asked."""
+    target = [*target, "--unpack-limit", str(UNPACK)]
     once, found, slowest, count = Once(), [], (0.0, ""), 0
     statuses = [0, 0, 0]
     try:
-        asked = lines(target, recipe.address, is_trace(recipe), some, seed)
+        asked = lines(target, address, trace, some, seed)
         for number, words in enumerate(asked):
             shared: tuple[Callable[..., Any], Callable[..., Any]] = (once.open, once.locate)
             cli.open_target, cli.locate = OPENED if number == 0 else shared  # type: ignore[assignment]
@@ -112,7 +118,7 @@ def ask(
             statuses[min(status, 2)] += 1
             said = [err] if status > 90 else list(complaints(words, status, out, err))
             found += [{"words": words, "said": text} for text in said]
-            if status == 2 and number == 0 and not is_trace(recipe) and _unusable(err):
+            if status == 2 and number == 0 and not trace and _unusable(err):
                 break  # it cannot be opened: all others say the same
             if len(found) > 3 or status == 98:
                 break
@@ -123,15 +129,22 @@ def ask(
 
 
 def _unusable(err: str) -> bool:
-    return "target.bin" in err
+    return err.startswith(("heapglass: /", "heapglass: ./"))
 
 
 def main() -> None:
-    """Answer recipes until there are no more."""
+    """Answer recipes until there are no more, or ask the one file that is named."""
     signal.signal(signal.SIGPROF, _too_long)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     os.environ[cli.DEBUG] = "1"
     answers = os.fdopen(os.dup(1), "w")
+    if sys.argv[1:]:
+        path, address = sys.argv[1:]
+        words = [path, "--sysroot", NO_FOLDER, "--debug-dir", str(DEBUG)]
+        verdict = ask_file(words, int(address, 0), path.endswith(".jsonl"))
+        answers.write(json.dumps(verdict) + "\n")
+        answers.close()
+        return
     with TemporaryDirectory(prefix="hostile-") as folder:
         for line in sys.stdin:
             said = json.loads(line)

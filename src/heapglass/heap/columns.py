@@ -97,7 +97,8 @@ class Walker:
         if number < 0:
             return None
         base, view = self._spans[number]
-        return (base, view) if address + self._header <= base + len(view) * self.words.size else None
+        inside = address + self._header <= base + len(view) * self.words.size
+        return (base, view) if inside else None
 
     def next_span(self, address: int) -> int:
         """Return where memory begins again behind a missing *address*; the end if nowhere."""
