@@ -33,6 +33,7 @@ from .verdict import complaints
 SECONDS = 8  # of processor time, for one command: none comes near on a healthy target
 MEMORY = 3 << 29  # bytes of address space
 UNPACK = 64 << 20  # bytes that a compressed target may unpack to
+FEW = 12  # commands that a file is asked which somebody names
 OPENED = (cli.open_target, cli.locate)
 
 
@@ -141,7 +142,7 @@ def main() -> None:
     if sys.argv[1:]:
         path, address = sys.argv[1:]
         words = [path, "--sysroot", NO_FOLDER, "--debug-dir", str(DEBUG)]
-        verdict = ask_file(words, int(address, 0), path.endswith(".jsonl"))
+        verdict = ask_file(words, int(address, 0), path.endswith(".jsonl"), FEW)
         answers.write(json.dumps(verdict) + "\n")
         answers.close()
         return

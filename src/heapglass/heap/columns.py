@@ -29,6 +29,12 @@ STATE_NAMES = (
 
 
 MOST_SEARCHED = 16 << 20  # bytes in which the foot of a destroyed free chunk is looked for
+FEWEST, MOST_AT_ONCE = 64, 1 << 16  # words that are looked at in one piece
+
+
+def align_up(address: int, header: int, alignment: int) -> int:
+    """Return the first chunk address from *address* on: its mem is aligned."""
+    return ((address + header + alignment - 1) & -alignment) - header
 
 
 class Gap(NamedTuple):
@@ -104,6 +110,35 @@ class Walker:
         """Return where memory begins again behind a missing *address*; the end if nowhere."""
         number = bisect_right(self._bases, address)
         return self._bases[number] if number < len(self._bases) else self.end
+
+    def next_header(self, chunk: int, end: int) -> int:
+        """Return the next place from *chunk* on where a size word has P alone; *end* if nowhere.
+
+        Pieces of zeros, and what cannot be read, cost next to nothing.
+        """
+        while chunk < end:
+            span = self._span(chunk)
+            if span is None or (chunk - span[0]) % self.words.size:
+                chunk = align_up(self.next_span(chunk), self._header, self._align)
+                continue
+            number = self._header_in(span[1], (chunk - span[0]) // self.words.size + 1)
+            if number < len(span[1]):
+                return min(span[0] + (number - 1) * self.words.size, end)
+            behind = span[0] + len(span[1]) * self.words.size
+            chunk = align_up(max(behind - self._header, chunk) + 1, self._header, self._align)
+        return end
+
+    def _header_in(self, view: memoryview, number: int) -> int:
+        """Return the number of the next word with P alone, a step of the alignment each."""
+        stride, count = self._align // self.words.size, FEWEST
+        while number < len(view):
+            part = view[number : number + count]
+            if any(part[:1]) or part.tobytes() != bytes(len(part) * self.words.size):
+                for at, size in enumerate(part[::stride].tolist()):
+                    if size & SIZE_BITS == PREV_INUSE:
+                        return number + at * stride
+            number, count = number + count, min(2 * count, MOST_AT_ONCE)
+        return number
 
     @property
     def readable(self) -> int:
