@@ -159,6 +159,12 @@ MUTATIONS: tuple[tuple[int, Mutation], ...] = (
 )
 
 
+def said_release(random: Random, base: str) -> str:
+    """Return the release that the user names: mostly the right one, or none."""
+    own = base.split("/")[1].split("-")[0]
+    return random.choice(("", "", own, own, own, random.choice(("2.23", "2.31", "2.44"))))
+
+
 def core_recipe(random: Random) -> Recipe:
     """Return a mutated core."""
     base = random.choice(SMALL if random.random() < 0.85 else LARGE)
@@ -171,6 +177,7 @@ def core_recipe(random: Random) -> Recipe:
         base,
         tuple(splices),
         symbols=random.random() < 0.5,
+        glibc=said_release(random, base),
         kinds=kinds,
         address=random.choice(places.addresses),
     )
@@ -224,6 +231,7 @@ def debug_recipe(random: Random) -> Recipe:
         debug_file=places.debug_file,
         debug_splices=tuple(splices),
         debug_cut=cut,
+        glibc=said_release(random, base),
         kinds=("debug",),
         address=random.choice(places.addresses),
     )

@@ -46,6 +46,7 @@ class Recipe:
     packed_splices: Sequence[Splice] = ()
     packed_cut: int | None = None
     symbols: bool = True  # whether the debug files are at hand
+    glibc: str = ""  # what the user says that it is
     debug_file: str = ""  # the one that is changed, below fixtures/debug
     debug_splices: Sequence[Splice] = ()
     debug_cut: int | None = None
@@ -116,7 +117,8 @@ def write_target(recipe: Recipe, folder: Path) -> list[str]:
     debug = str(DEBUG) if recipe.symbols else NO_FOLDER
     if recipe.debug_file:
         debug = str(_changed_debug(recipe, folder / "debug"))
-    return [str(path), "--sysroot", NO_FOLDER, "--debug-dir", debug]
+    words = [str(path), "--sysroot", NO_FOLDER, "--debug-dir", debug]
+    return [*words, "--glibc", recipe.glibc] if recipe.glibc else words
 
 
 def _changed_debug(recipe: Recipe, folder: Path) -> Path:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import lzma
 import os
+import resource
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,22 +18,26 @@ import zstandard
 
 from tests.targets.build import PT_LOAD, PT_NOTE, Core, Load, padded
 
-from .recipe import Splice, base_bytes, spliced
 from .places import places_of
-from .run import ROOT
+from .recipe import DEBUG, FIXTURES, Recipe, Splice, base_bytes, packed, spliced
+from .run import ROOT, ask_all
+from .worker import MEMORY, run
 
 PATIENCE = 600  # seconds; a command that takes more than worker.SECONDS is told apart before
 REAL = "cores/2.36-amd64-bins.core"
 HIGH = 1 << 63
+MAIN_ARENA = int(json.loads((FIXTURES / f"{REAL[:-5]}.json").read_text())["main_arena"], 16)
 
 
-def asked(data: bytes, folder: Path, name: str = "core", address: int = 0x10000) -> list[object]:
+def asked(
+    data: bytes, folder: Path, name: str = "core", address: int = 0x10000, glibc: str = ""
+) -> list[object]:
     """Ask a target everything, within bounds; return what was wrong."""
     path = folder / name
     path.write_bytes(data)
     places = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     done = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz.worker", str(path), hex(address)],
+        [sys.executable, "-m", "tests.fuzz.worker", str(path), hex(address), glibc],
         check=False,
         cwd=ROOT,
         capture_output=True,
@@ -55,10 +60,10 @@ def program_headers(*rows: tuple[int, int, int, int, int, int, int]) -> bytes:
     core = Core()
     start = 64 + 56 * (len(rows) + 1)
     notes = one_status(core)
-    table = core.pack("IIQQQQQQ", PT_NOTE, 4, start, 0, 0, len(notes), 0, 4)
+    table = [core.pack("IIQQQQQQ", PT_NOTE, 4, start, 0, 0, len(notes), 0, 4)]
     for kind, flags, offset, vaddr, filesz, memsz, align in rows:
-        table += core.pack("IIQQQQQQ", kind, flags, offset, vaddr, 0, filesz, memsz, align)
-    return core.file_header(len(rows) + 1, 0) + table + notes + bytes(0x4000)
+        table.append(core.pack("IIQQQQQQ", kind, flags, offset, vaddr, 0, filesz, memsz, align))
+    return core.file_header(len(rows) + 1, 0) + b"".join(table) + notes + bytes(0x4000)
 
 
 def huge_loads() -> bytes:
@@ -137,13 +142,13 @@ def endless_note() -> bytes:
 
 
 def elf_everywhere() -> bytes:
-    """Two thousand mappings that each start with an ELF header of a full page of segments."""
+    """Six hundred mappings that each start with an ELF header of a full page of segments."""
     inner = Core(type=3)
     rows = b"".join(
         inner.pack("IIQQQQQQ", PT_LOAD, 4, 0, n << 40, 0, 1 << 40, 1 << 40, 1) for n in range(70)
     )
     page = (inner.file_header(70, 0) + rows).ljust(4096, b"\0")
-    core = Core(loads=[Load(0x100000 + n * 0x3000, page, perms="r--") for n in range(2000)])
+    core = Core(loads=[Load(0x100000 + n * 0x3000, page, perms="r--") for n in range(600)])
     files = [
         (load.start, load.start + 4096, 0, f"/lib/libc-{n}.so.6")
         for n, load in enumerate(core.loads)
@@ -162,7 +167,9 @@ def huge_heap_segment() -> bytes:
     """A real heap whose memory says to go on for 2^46 bytes, with top out of sight."""
     places = places_of(REAL)
     chunk, at = places.chunks[0]
-    number = next(n for n, l in enumerate(places.loads) if l.vaddr <= chunk < l.vaddr + l.memsz)
+    number = next(
+        n for n, one in enumerate(places.loads) if one.vaddr <= chunk < one.vaddr + one.memsz
+    )
     load = places.loads[number]
 
     def change(data: bytearray) -> None:
@@ -216,3 +223,182 @@ CORES: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("name", CORES)
 def test_a_core_that_asks_for_much_is_answered_in_time(name: str, tmp_path: Path):
     assert asked(CORES[name](), tmp_path) == []
+
+
+# --- rings and chains of what is not there ----------------------------------------------------
+
+
+def ring_of_arenas(count: int, end: str) -> bytes:
+    """A real main_arena whose `next` leads through *count* fake ones in a mapping of its own.
+
+    *end*: where the last one leads: to "main", to the "first" of them, or to "nothing".
+    """
+    places = places_of(REAL)
+    step, base = 0x900, 0x7000000030
+    arena = bytearray(base_bytes(REAL)[places.fields["arena"][0].at :][:step])
+    next_at = places.fields["arena_tail"][0].at - places.fields["arena"][0].at
+    made = bytearray()
+    for number in range(count):
+        following = base + (number + 1) * step
+        if number == count - 1:
+            following = {"main": MAIN_ARENA, "first": base, "nothing": 0xDEAD000}[end]
+        arena[next_at : next_at + 8] = following.to_bytes(8, "little")
+        info = [base + number * step, 0, step, step, 4096, 0]  # a heap_info before each
+        made += b"".join(word.to_bytes(8, "little") for word in info) + arena[: step - 48]
+    return with_mapping(base - 48, bytes(made), {places.fields["arena_tail"][0].at: base})
+
+
+def with_mapping(base: int, content: bytes, words: dict[int, int]) -> bytes:
+    """Return a real core whose last segment is replaced by one at *base*; *words* by offset."""
+    data = bytearray(base_bytes(REAL))
+    for at, value in words.items():
+        data[at : at + 8] = value.to_bytes(8, "little")
+    row = 64 + 56 * (int.from_bytes(data[56:58], "little") - 1)
+    size = len(content).to_bytes(8, "little")
+    data[row : row + 56] = (
+        (1).to_bytes(4, "little")
+        + (6).to_bytes(4, "little")
+        + len(data).to_bytes(8, "little")
+        + base.to_bytes(8, "little")
+        + bytes(8)
+        + size
+        + size
+        + (4096).to_bytes(8, "little")
+    )
+    return bytes(data) + content
+
+
+def long_list(loop: bool) -> bytes:
+    """An unsorted bin whose chunks, 200,000 of them, lead on and on, or come back at the end."""
+    places = places_of(REAL)
+    base, count = 0x7000000000, 200000
+    unsorted = places.fields["arena"][14].at  # bins[0] of 2.36 on x86_64: bytes 112 of the struct
+    words = [0, 0x21, 0, 0] * count
+    for number in range(count):
+        words[4 * number + 2] = base + 32 * ((number + 1) % count)
+    if not loop:
+        words[-2] = 8
+    content = b"".join(word.to_bytes(8, "little") for word in words)
+    return with_mapping(base, content, {unsorted: base})
+
+
+RINGS: dict[str, Callable[[], bytes]] = {
+    "ring-of-800-arenas": lambda: ring_of_arenas(800, "main"),
+    "loop-of-800-arenas": lambda: ring_of_arenas(800, "first"),
+    "chain-of-800-arenas": lambda: ring_of_arenas(800, "nothing"),
+    "long-list": lambda: long_list(False),
+    "long-loop": lambda: long_list(True),
+}
+
+
+@pytest.mark.parametrize("name", RINGS)
+def test_a_long_way_round_is_gone_in_time(name: str, tmp_path: Path):
+    assert asked(RINGS[name](), tmp_path, glibc="2.36") == []
+
+
+# --- streams ------------------------------------------------------------------------------------
+
+
+def bomb(kind: str) -> bytes:
+    """A compressed gibibyte of zeros behind a core's header; a megabyte at most."""
+    start, zeros, count = base_bytes(REAL)[:4096], bytes(1 << 20), 1 << 10
+    out = io.BytesIO()
+    if kind == "gz":
+        packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+        pieces = [packer.compress(start), *(packer.compress(zeros) for _ in range(count))]
+        return b"".join(pieces) + packer.flush()
+    if kind == "xz":
+        with lzma.open(out, "wb", preset=0) as file:
+            file.write(start)
+            for _ in range(count):
+                file.write(zeros)
+        return out.getvalue()
+    context = zstandard.ZstdCompressor(level=1).compressobj()
+    pieces = [context.compress(start), *(context.compress(zeros) for _ in range(count))]
+    return b"".join(pieces) + context.flush()
+
+
+@pytest.mark.parametrize("kind", ["gz", "xz", "zst"])
+def test_a_compressed_bomb_ends_at_the_limit(kind: str, tmp_path: Path):
+    data = bomb(kind)
+    path = tmp_path / f"core.{kind}"
+    path.write_bytes(data)
+    command = [sys.executable, "-m", "heapglass", "info", str(path), "--unpack-limit", "0x4000000"]
+    done = subprocess.run(
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY)),
+    )
+
+    assert len(data) < 1 << 20 or kind == "gz"
+    assert done.returncode == 2
+    assert "unpacked it is larger than the limit of 67108864 bytes" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+# --- traces -------------------------------------------------------------------------------------
+
+HEADER = '{"heapglass_trace": 1, "glibc": "2.36", "heap_base": "0x555555559000"}'
+TRACES = {
+    "deep": "[" * 1000000,
+    "deep-value": '{"op": "malloc", "size": ' + "[" * 100000 + "}",
+    "long-number": '{"op": "malloc", "size": ' + "9" * 100000 + "}",
+    "long-hex": '{"op": "free", "ptr": "0x' + "f" * 100000 + '"}',
+    "two-gibibytes": '{"op": "malloc", "size": 2147483648}',
+    "a-gibibyte-of-break": '{"op": "brk", "delta": 1073741824}\n{"op": "malloc", "size": 24}',
+    "zeroed": '{"op": "calloc", "nmemb": 16777216, "size": 64}',
+    "aligned": '{"op": "memalign", "alignment": 4611686018427387904, "size": 1}',
+    "many-threads": "\n".join(
+        f'{{"op": "malloc", "size": 24, "thread": {n}}}' for n in range(1, 600)
+    ),
+    "not-a-name": '{"op": {"op": []}, "size": 24}',
+    "lone-surrogate": '{"op": "malloc", "size": 24, "id": "\\ud800\x1b[2J"}',
+}
+
+
+@pytest.mark.parametrize("name", TRACES)
+def test_a_trace_that_asks_for_much_is_answered_in_time(name: str, tmp_path: Path):
+    text = f"{HEADER}\n{TRACES[name]}\n"
+
+    assert asked(text.encode(), tmp_path, "calls.jsonl", 0x555555559010) == []
+
+
+def test_a_trace_that_is_a_damaged_stream_is_refused_in_one_line(tmp_path: Path):
+    for kind in ("gz", "xz", "zst", "lz4"):
+        whole = packed((HEADER + "\n" + '{"op": "malloc", "size": 24}\n' * 3000).encode(), kind)
+        broken = whole[: len(whole) // 2] + b"\xff" * 8
+        assert asked(broken, tmp_path, f"{kind}.jsonl") == []
+
+
+# --- debug files --------------------------------------------------------------------------------
+
+
+def test_section_tables_of_debug_files_are_bounded(tmp_path: Path):
+    places = places_of(REAL)
+    data = bytearray((DEBUG / places.debug_file).read_bytes())
+    for shnum, shstrndx in ((0xFFFF, 0), (0, 0xFFFF), (0xFFFF, 0xFFFF), (1, 0x7FFF)):
+        data[60:64] = shnum.to_bytes(2, "little") + shstrndx.to_bytes(2, "little")
+        splices = (Splice(60, 4, bytes(data[60:64]).hex()),)
+        recipe = Recipe(REAL, debug_file=places.debug_file, debug_splices=splices)
+        assert [v.bad for v in ask_all([recipe], 1, 6)] == [[]]
+
+
+def test_the_rings_and_lists_are_met_by_the_reader(tmp_path: Path):
+    def answer(data: bytes, *words: str) -> str:
+        path = tmp_path / "core"
+        path.write_bytes(data)
+        status, out, err = run(
+            [words[0], str(path), "--debug-dir", str(DEBUG), "--glibc", "2.36", *words[1:]]
+        )
+        assert (status, err) == (0, "")
+        return out
+
+    arenas = json.loads(answer(ring_of_arenas(300, "main"), "arenas", "--json"))
+    lists = json.loads(answer(long_list(True), "bins", "unsorted", "--json"))
+
+    assert len(arenas["arenas"]) == 301
+    assert lists["bins"][0]["fault"]

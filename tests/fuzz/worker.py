@@ -140,8 +140,9 @@ def main() -> None:
     os.environ[cli.DEBUG] = "1"
     answers = os.fdopen(os.dup(1), "w")
     if sys.argv[1:]:
-        path, address = sys.argv[1:]
+        path, address, glibc = sys.argv[1:]
         words = [path, "--sysroot", NO_FOLDER, "--debug-dir", str(DEBUG)]
+        words += ["--glibc", glibc] if glibc else []
         verdict = ask_file(words, int(address, 0), path.endswith(".jsonl"), FEW)
         answers.write(json.dumps(verdict) + "\n")
         answers.close()

@@ -94,7 +94,10 @@ class Walker:
         start += -start % words.size  # sbrk_base may be odd: ld.so 2.31 keeps tunables at the break
         self.start, self.end = start, end
         layout = words.layout
-        self._spans = [(base, words.cast(view)) for base, view in words.spans(start, end)]
+        self._spans = []
+        for base, view in words.spans(start, end):
+            skip = -base % words.size  # a damaged core may have a segment anywhere
+            self._spans.append((base + skip, words.cast(view[skip:])))
         self._bases = [base for base, _ in self._spans]
         self._header, self._min, self._align = layout.header, layout.min_chunk, layout.alignment
 

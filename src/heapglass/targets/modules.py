@@ -270,8 +270,10 @@ def _apart(images: Sequence[tuple[Region, Image]]) -> Iterator[tuple[Region, Ima
     for (region, image), behind in zip(images, [*starts[1:], 1 << 65]):
         if image.end > behind:
             clipped = (_clip(load, behind - image.bias) for load in image.loads)
-            image = image._replace(loads=tuple(load for load in clipped if load.memsz > 0))
-        yield region, image
+            loads = tuple(load for load in clipped if load.memsz > 0)
+            yield region, image._replace(loads=loads)
+        else:
+            yield region, image
 
 
 def _clip(load: Segment, end: int) -> Segment:

@@ -12,7 +12,6 @@ from .elf import PT_LOAD, Segment
 from .notes import MappedFile
 from .pieces import Piece
 
-
 MOST_SHARED = 2  # times the file's size, that the segments may have together: few share bytes
 
 
