@@ -1,4 +1,4 @@
-"""Damaged cores in gdb: whatever gdb itself makes of them, heapglass answers without a traceback."""
+"""Damaged cores in gdb: whatever gdb makes of them, heapglass answers without a traceback."""
 
 from __future__ import annotations
 
