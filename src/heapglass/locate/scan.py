@@ -208,7 +208,7 @@ def mp_claims(
 
 
 def _tcache_claims(layout: Layout, mp: dict[str, int]) -> Iterator[tuple[str, bool]]:
-    if "tcache_bins" not in mp:
+    if "tcache_bins" not in mp or not layout.has("tcache"):
         return
     small = layout.constants["TCACHE_SMALL_BINS"]
     yield "tcache_bins is the default", mp["tcache_bins"] == small
