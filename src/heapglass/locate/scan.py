@@ -187,7 +187,7 @@ def mp_claims(
     if base and not (main_heap and main_heap[0] <= base <= main_heap[1]):
         return ()
     bins = mp.get("tcache_bins")
-    if base and bins is not None and not 1 <= bins <= constants["TCACHE_SMALL_BINS"]:
+    if base and bins is not None and not 1 <= bins <= constants.get("TCACHE_SMALL_BINS", 0):
         return ()
     holds = (
         ("sbrk_base is where the main heap starts", bool(base)),
