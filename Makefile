@@ -4,7 +4,8 @@
 PYTHON ?= python3
 PY = .venv/bin/python
 
-.PHONY: demo test lint unit live gdbs runtimes layouts docs bench fuzz-model coverage-model setup-demo setup-test
+.PHONY: demo test lint unit live gdbs runtimes layouts docs bench fuzz-model fuzz-hostile \
+  coverage-model setup-demo setup-test
 
 demo: setup-demo
 	@PY=$(PY) sh tools/demo.sh
@@ -52,6 +53,11 @@ fuzz-model:
 coverage-model: setup-test runtimes
 	@COVERAGE_FILE=.cache/coverage-of-model $(PY) -m pytest tests/model tests/model_live \
 	  --cov=heapglass.model --cov-branch --cov-report=term-missing --cov-fail-under=97
+
+# Damaged cores, traces and debug files, new ones each time; a failing one becomes a fixture.
+TARGETS ?= 20000
+fuzz-hostile: setup-test
+	@$(PY) -m tests.fuzz.run --count $(TARGETS)
 
 layouts: setup-test
 	@$(PY) tools/fetch_runtimes.py --layouts

@@ -44,6 +44,7 @@ def batch(commands: Iterable[str], program: Path | None = None, **environment: s
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
+        errors="backslashreplace",  # gdb itself shows names out of a core as they are
         timeout=PATIENCE,
         env={
             **os.environ,

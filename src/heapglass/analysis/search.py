@@ -42,15 +42,13 @@ def _ranges(heap: Heap) -> list[tuple[int, int]]:
 
 def _in_range(heap: Heap, start: int, end: int, pattern: bytes, aligned: int) -> Iterator[int]:
     """Search in blocks that overlap by the pattern's length, so that no hit is cut."""
-    for low in range(start, end, BLOCK):
-        high = min(low + BLOCK + len(pattern) - 1, end)
-        for base, view in heap.words.spans(low, high):
-            data = bytes(view)
-            at = data.find(pattern)
-            while at >= 0:
-                if (base + at) % aligned == 0:
-                    yield base + at
-                at = data.find(pattern, at + 1)
+    for base, view in heap.words.blocks(start, end, BLOCK, len(pattern) - 1):
+        data = bytes(view)
+        at = data.find(pattern)
+        while at >= 0:
+            if (base + at) % aligned == 0:
+                yield base + at
+            at = data.find(pattern, at + 1)
 
 
 def _hit(heap: Heap, address: int) -> Hit:

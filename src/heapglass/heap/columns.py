@@ -29,6 +29,12 @@ STATE_NAMES = (
 
 
 MOST_SEARCHED = 16 << 20  # bytes in which the foot of a destroyed free chunk is looked for
+FEWEST, MOST_AT_ONCE = 64, 1 << 16  # words that are looked at in one piece
+
+
+def align_up(address: int, header: int, alignment: int) -> int:
+    """Return the first chunk address from *address* on: its mem is aligned."""
+    return ((address + header + alignment - 1) & -alignment) - header
 
 
 class Gap(NamedTuple):
@@ -88,14 +94,59 @@ class Walker:
         start += -start % words.size  # sbrk_base may be odd: ld.so 2.31 keeps tunables at the break
         self.start, self.end = start, end
         layout = words.layout
-        self._spans = [(base, words.cast(view)) for base, view in words.spans(start, end)]
+        self._spans = []
+        for base, view in words.spans(start, end):
+            skip = -base % words.size  # a damaged core may have a segment anywhere
+            self._spans.append((base + skip, words.cast(view[skip:])))
+        self._bases = [base for base, _ in self._spans]
         self._header, self._min, self._align = layout.header, layout.min_chunk, layout.alignment
 
     def _span(self, address: int) -> tuple[int, memoryview] | None:
-        for base, view in self._spans:
-            if base <= address and address + self._header <= base + len(view) * self.words.size:
-                return base, view
-        return None
+        number = bisect_right(self._bases, address) - 1
+        if number < 0:
+            return None
+        base, view = self._spans[number]
+        inside = address + self._header <= base + len(view) * self.words.size
+        return (base, view) if inside else None
+
+    def next_span(self, address: int) -> int:
+        """Return where memory begins again behind a missing *address*; the end if nowhere."""
+        number = bisect_right(self._bases, address)
+        return self._bases[number] if number < len(self._bases) else self.end
+
+    def next_header(self, chunk: int, end: int) -> int:
+        """Return the next place from *chunk* on where a size word has P alone; *end* if nowhere.
+
+        Pieces of zeros, and what cannot be read, cost next to nothing.
+        """
+        while chunk < end:
+            span = self._span(chunk)
+            if span is None or (chunk - span[0]) % self.words.size:
+                chunk = align_up(self.next_span(chunk), self._header, self._align)
+                continue
+            number = self._header_in(span[1], (chunk - span[0]) // self.words.size + 1)
+            if number < len(span[1]):
+                return min(span[0] + (number - 1) * self.words.size, end)
+            behind = span[0] + len(span[1]) * self.words.size
+            chunk = align_up(max(behind - self._header, chunk) + 1, self._header, self._align)
+        return end
+
+    def _header_in(self, view: memoryview, number: int) -> int:
+        """Return the number of the next word with P alone, a step of the alignment each."""
+        stride, count = self._align // self.words.size, FEWEST
+        while number < len(view):
+            part = view[number : number + count]
+            if any(part[:1]) or part.tobytes() != bytes(len(part) * self.words.size):
+                for at, size in enumerate(part[::stride].tolist()):
+                    if size & SIZE_BITS == PREV_INUSE:
+                        return number + at * stride
+            number, count = number + count, min(2 * count, MOST_AT_ONCE)
+        return number
+
+    @property
+    def readable(self) -> int:
+        """Bytes of the range that can be read."""
+        return sum(len(view) * self.words.size for _, view in self._spans)
 
     def size_field(self, chunk: int) -> int | None:
         """Return the size word of a chunk in the buffer; None if it is not there."""

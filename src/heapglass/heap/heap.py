@@ -105,7 +105,7 @@ class Heap:
     def anchors(self) -> list[int]:
         """Addresses that lists and tops prove to be chunks, ascending."""
         tops = [arena.top for arena in self.arenas if arena.has_top(self.layout)]
-        return sorted({*self.marks, *tops})
+        return sorted(a for a in {*self.marks, *tops} if a % self.layout.word == 0)
 
     @cached_property
     def heap_max(self) -> int:

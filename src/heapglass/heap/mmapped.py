@@ -184,15 +184,14 @@ class MmappedFinder:
         word = self._words.size
         stride = self._page // word
         first = start + offset % self._page
-        for low in range(first, end, BLOCK):
-            for base, view in self._words.spans(low, min(low + BLOCK, end)):
-                skip = (first - base) % self._page // word
-                numbers = self._words.cast(view)
-                sizes = numbers[skip + 1 :: stride].tolist()
-                for number, size in enumerate(sizes):
-                    if size & SIZE_BITS == IS_MMAPPED and size > SIZE_BITS:
-                        at = skip + number * stride
-                        yield base + at * word, int(numbers[at]), size
+        for base, view in self._words.blocks(first, end, BLOCK):
+            skip = (first - base) % self._page // word
+            numbers = self._words.cast(view)
+            sizes = numbers[skip + 1 :: stride].tolist()
+            for number, size in enumerate(sizes):
+                if size & SIZE_BITS == IS_MMAPPED and size > SIZE_BITS:
+                    at = skip + number * stride
+                    yield base + at * word, int(numbers[at]), size
 
 
 def _without(whole: tuple[int, int], taken: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:

@@ -10,7 +10,7 @@ from ..errors import MemoryFault
 from ..glibc.layout import SIZE_BITS
 from ..memory import Region
 from .arena import Arena
-from .columns import TOP, Columns, Stop, Walker, walk_through
+from .columns import TOP, Columns, Stop, Walker, align_up, walk_through
 from .words import Words
 
 MAX_HEAPS = 1 << 24
@@ -42,8 +42,7 @@ class Segment:
 
 def align_chunk(words: Words, address: int) -> int:
     """Return the first chunk address from *address* on: its mem is aligned."""
-    header, alignment = words.layout.header, words.layout.alignment
-    return ((address + header + alignment - 1) & -alignment) - header
+    return align_up(address, words.layout.header, words.layout.alignment)
 
 
 # --- the heaps of a thread's arena ------------------------------------------------------------
@@ -257,14 +256,12 @@ class MainHeap:
         start of the piece are taken for chunks, but for a filling with one word.
         """
         layout = self._words.layout
-        budget = 64 + 4 * (end - start) // layout.alignment
+        budget = 64 + 4 * walker.readable // layout.alignment
         failed: set[int] = set()
-        chunk = align_chunk(self._words, start)
+        chunk = walker.next_header(align_chunk(self._words, start), end)
         while chunk < end and budget > 0:
-            size = walker.size_field(chunk)
             budget -= 1
-            candidate = size is not None and size & SIZE_BITS == 1 and chunk not in failed
-            if candidate and not self._filler(chunk):
+            if chunk not in failed and not self._filler(chunk):
                 trial = Columns()
                 limit = self._arena.top if chunk <= self._arena.top < end else end
                 stop = walker.walk(trial, chunk, limit)
@@ -274,7 +271,7 @@ class MainHeap:
                     return chunk
                 failed.update(trial.addresses)
                 budget -= len(trial)
-            chunk += layout.alignment
+            chunk = walker.next_header(chunk + layout.alignment, end)
         return None
 
     def _filler(self, chunk: int) -> bool:
@@ -307,7 +304,10 @@ class MainHeap:
         while page < end:
             first = align_chunk(self._words, page)
             size = walker.size_field(first)
-            if size is None or size & SIZE_BITS != 1 or size < layout.min_chunk:
+            if size is None:
+                page = max(page + page_size, walker.next_span(first) & -page_size)
+                continue
+            if size & SIZE_BITS != 1 or size < layout.min_chunk:
                 page += page_size
                 continue
             trial = Columns()

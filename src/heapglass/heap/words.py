@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
+from bisect import bisect_left
+from collections.abc import Iterator
 from typing import Literal, cast
 
 from ..errors import MemoryFault
@@ -86,12 +88,41 @@ class Words:
             return [(start, self.memory.view(start, end))]
         except MemoryFault:
             pass
-        found = []
-        for region in self.memory.regions():
-            low, high = max(start, region.start), min(end, region.end)
+        found, regions = [], self.memory.regions()
+        for number in range(max(bisect_left(regions, (start,)) - 1, 0), len(regions)):
+            low, high = max(start, regions[number].start), min(end, regions[number].end)
+            if regions[number].start >= end:
+                break
             if low < high:
                 found += self._readable(low, high)
         return found
+
+    def blocks(
+        self, start: int, end: int, size: int, overlap: int = 0
+    ) -> Iterator[tuple[int, memoryview]]:
+        """Yield the readable parts of a range in pieces of *size* bytes, ascending.
+
+        Each goes on into the next by *overlap* bytes. The range may be far larger than what can be
+        read of it: where nothing can be read the next region is next.
+        """
+        low = start
+        while low < end:
+            yield from self.spans(low, min(low + size + overlap, end))
+            low += size
+            if low < end and not self._can_read(low):
+                low = self._next_region(low, end)
+
+    def _can_read(self, address: int) -> bool:
+        try:
+            self._read(address, 1)
+        except MemoryFault:
+            return False
+        return True
+
+    def _next_region(self, address: int, end: int) -> int:
+        regions = self.memory.regions()
+        number = bisect_left(regions, (address + 1,))
+        return regions[number].start if number < len(regions) else end
 
     def _readable(self, low: int, high: int) -> list[tuple[int, memoryview]]:
         """Return the readable prefix of a region: a fault names the first byte that is missing."""

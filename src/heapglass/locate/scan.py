@@ -77,8 +77,7 @@ def _pieces(words: Words, start: int, end: int) -> Iterator[tuple[int, memoryvie
     """Yield the readable parts of a range; one overlaps the next by the size of an arena."""
     start = (start + words.size - 1) & -words.size
     overlap = words.layout.state.size * 2
-    for low in range(start, end, PIECE):
-        yield from words.spans(low, min(low + PIECE + overlap, end))
+    yield from words.blocks(start, end, PIECE, overlap)
 
 
 def _candidates(
@@ -95,8 +94,9 @@ def _candidates(
     ]
     for layout in layouts:
         yield from ((address, layout) for address in _by_bins(bins, values, base, layout))
+    alone = [n for n, pair in enumerate(zip(values[1:], values[2:])) if pair == (0, 1)]
     for layout in layouts:
-        yield from ((address, layout) for address in _by_ring(values, base, layout))
+        yield from ((address, layout) for address in _by_ring(alone, values, base, layout))
 
 
 def _by_bins(bins: list[int], values: list[int], base: int, layout: Layout) -> Iterator[int]:
@@ -121,12 +121,12 @@ def _by_bins(bins: list[int], values: list[int], base: int, layout: Layout) -> I
                 yield base + start * word - state.offset("bins")
 
 
-def _by_ring(values: list[int], base: int, layout: Layout) -> Iterator[int]:
-    """Yield arenas that are alone: `next` is their own address, then come 0 and 1."""
+def _by_ring(alone: list[int], values: list[int], base: int, layout: Layout) -> Iterator[int]:
+    """Yield arenas that are alone: `next` is their own address, then come 0 and 1 (*alone*)."""
     word, offset = layout.word, layout.state.offset("next")
-    for number, value in enumerate(values):
-        if value == base + number * word - offset and values[number + 1 : number + 3] == [0, 1]:
-            yield value
+    for number in alone:
+        if values[number] == base + number * word - offset:
+            yield values[number]
 
 
 # --- mp_ ----------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ def mp_claims(
     if base and not (main_heap and main_heap[0] <= base <= main_heap[1]):
         return ()
     bins = mp.get("tcache_bins")
-    if base and bins is not None and not 1 <= bins <= constants["TCACHE_SMALL_BINS"]:
+    if base and bins is not None and not 1 <= bins <= constants.get("TCACHE_SMALL_BINS", 0):
         return ()
     holds = (
         ("sbrk_base is where the main heap starts", bool(base)),
@@ -208,7 +208,7 @@ def mp_claims(
 
 
 def _tcache_claims(layout: Layout, mp: dict[str, int]) -> Iterator[tuple[str, bool]]:
-    if "tcache_bins" not in mp:
+    if "tcache_bins" not in mp or not layout.has("tcache"):
         return
     small = layout.constants["TCACHE_SMALL_BINS"]
     yield "tcache_bins is the default", mp["tcache_bins"] == small

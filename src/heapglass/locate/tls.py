@@ -77,14 +77,13 @@ def _self_pointers(words: Words, control: ControlBlock, start: int, end: int) ->
     """Yield the addresses in a range whose words say that they are a control block."""
     first, *others = control.self_pointers
     stride = STEP // words.size
-    for low in range(start, end, BLOCK):
-        for base, view in words.spans(low, min(low + BLOCK, end)):
-            skip = -base % STEP // words.size
-            column = words.cast(view)[skip::stride].tolist()
-            addresses = range(base + skip * words.size, base + len(view), STEP)
-            for address in [a for a, value in zip(addresses, column) if a == value]:
-                if _repeats(words, address, others, control):
-                    yield address - first
+    for base, view in words.blocks(start, end, BLOCK):
+        skip = -base % STEP // words.size
+        column = words.cast(view)[skip::stride].tolist()
+        addresses = range(base + skip * words.size, base + len(view), STEP)
+        for address in [a for a, value in zip(addresses, column) if a == value]:
+            if _repeats(words, address, others, control):
+                yield address - first
 
 
 def _repeats(words: Words, address: int, others: Sequence[int], control: ControlBlock) -> bool:

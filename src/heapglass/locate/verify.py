@@ -123,6 +123,8 @@ def _judge(claims: Iterable[tuple[str, bool]]) -> Verdict:
 
 def verify_tcache(memory: Memory, layout: Layout, address: int) -> Verdict:
     """Tell whether a tcache struct in a chunk of its own can stand at *address* (a mem)."""
+    if not layout.has("tcache"):
+        return Verdict((), f"glibc {layout.release} has no tcache")
     if not address or address % layout.alignment:
         return Verdict((), f"{address:#x} is not aligned")
     words = Words(memory, layout)

@@ -17,6 +17,8 @@ from ..memory import Memory, Region
 FRAME = 4096  # bytes of a frame, whatever the page size: it divides every page size
 SHIFT = 12
 MOST_FRAMES = 1 << 18  # that may be touched: 1 GiB
+MANY = 1 << 16  # bytes of a read from which on frames are not kept for it
+MOST_READ = 1 << 29  # bytes of one read
 _CODES = {8: "Q", 4: "I", 2: "H", 1: "B"}
 
 Load = Callable[[int], int]
@@ -292,12 +294,42 @@ class Space:
 
     def read(self, address: int, size: int) -> bytes:
         """Return *size* bytes at *address*; see `Memory.read`."""
+        return bytes(self._gather(address, size))
+
+    def _gather(self, address: int, size: int) -> bytearray:
         if size < 0:
             raise MemoryFault(address, size)
+        if size > MOST_READ:
+            raise MemoryFault(address, size, "more than the model gives in one piece")
+        if size > MANY and self._fresh(address, address + size):
+            return self._out_of_zeros(address, size)
         data = bytearray()
         for number, first, last in self._pieces(address, size):
             data += memoryview(self._piece(self._readable, number, first))[first:last]
-        return bytes(data)
+        return data
+
+    def _fresh(self, start: int, end: int) -> bool:
+        """Whether all of a range is readable and was zero at first."""
+        while start < end:
+            one = self.mapping_at(start)
+            if one is None or not one.fresh or one.perms[0] != "r":
+                return False
+            start = one.end
+        return True
+
+    def _out_of_zeros(self, address: int, size: int) -> bytearray:
+        """Return a range that was zero at first; what is untouched stays so."""
+        data, end = bytearray(size), address + size
+        first, last = address >> SHIFT, (end - 1) >> SHIFT
+        few = last - first < len(self._frames)
+        for number in range(first, last + 1) if few else list(self._frames):
+            frame = self._frames.get(number)
+            if frame is None or not first <= number <= last:
+                continue
+            low, high = max(number << SHIFT, address), min((number + 1) << SHIFT, end)
+            start = number << SHIFT
+            data[low - address : high - address] = memoryview(frame)[low - start : high - start]
+        return data
 
     def write(self, address: int, data: bytes) -> None:
         """Overwrite bytes, up to the first page that cannot be written.
@@ -337,7 +369,7 @@ class Space:
 
     def view(self, start: int, end: int) -> memoryview:
         """Return the bytes from *start* to *end* in one buffer: a copy."""
-        return memoryview(self.read(start, end - start))
+        return memoryview(self._gather(start, end - start)).toreadonly()
 
 
 def _base_mappings(base: Memory, most: int) -> Iterator[Mapping]:

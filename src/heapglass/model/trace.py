@@ -206,7 +206,7 @@ def _calls(path: str, lines: Iterator[tuple[int, bytes]]) -> Iterator[Call]:
     for number, line in lines:
         said = _object(path, number, line)
         op = said.get("op")
-        if op not in OPS:
+        if not isinstance(op, str) or op not in OPS:
             raise BadTarget(path, f"line {number}: no op {op!a}", "known: " + ", ".join(OPS))
         values = dict(_values(path, number, OPS[op], said))
         thread = _value(path, number, "thread", "size", said.get("thread", 1))

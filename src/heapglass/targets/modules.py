@@ -85,7 +85,7 @@ class ModuleFinder:
     def images(self) -> Sequence[tuple[Region, Image]]:
         """Return the mappings that start with an ELF header, with what was loaded there."""
         if self._images is None:
-            self._images = tuple(self._find_images())
+            self._images = tuple(_apart(list(self._find_images())))
         return self._images
 
     def modules(self) -> Sequence[Module]:
@@ -264,6 +264,22 @@ class ModuleFinder:
         return None
 
 
+def _apart(images: Sequence[tuple[Region, Image]]) -> Iterator[tuple[Region, Image]]:
+    """Yield the images, none longer than to where the next one begins."""
+    starts = [region.start for region, _ in images]
+    for (region, image), behind in zip(images, [*starts[1:], 1 << 65]):
+        if image.end > behind:
+            clipped = (_clip(load, behind - image.bias) for load in image.loads)
+            loads = tuple(load for load in clipped if load.memsz > 0)
+            yield region, image._replace(loads=loads)
+        else:
+            yield region, image
+
+
+def _clip(load: Segment, end: int) -> Segment:
+    return load._replace(memsz=min(load.memsz, end - load.vaddr))
+
+
 def _loads(data: Bytes, header: Header) -> tuple[tuple[Segment, ...], tuple[Segment, ...]]:
     """Return the PT_LOADs, and PT_TLS and PT_DYNAMIC."""
     segments = read_segments(data, header)
@@ -290,8 +306,8 @@ def _say_wrong(files: Sequence[str]) -> str:
 
 
 def _search(memory: Memory, start: int, end: int, pattern: bytes, limit: int) -> bytes | None:
-    """Search the readable parts of a range."""
-    here = start
+    """Search the readable parts of a range; of a region, what comes before the first gap."""
+    here, regions = start, memory.regions()
     while here < end:
         upto = min(here + STEP, end)
         try:
@@ -299,7 +315,8 @@ def _search(memory: Memory, start: int, end: int, pattern: bytes, limit: int) ->
         except MemoryFault as fault:
             gap = fault.address if here < fault.address < upto else here
             data = memory.read(here, gap - here) if gap > here else b""
-            upto = (gap & -PAGE) + PAGE
+            number = bisect_right(regions, (gap, 1 << 65))
+            upto = regions[number].start if number < len(regions) else end
         at = data.find(pattern)
         if at >= 0:
             return _up_to(memory, here + at, min(limit, end - here - at), data[at:])

@@ -12,6 +12,8 @@ from .elf import PT_LOAD, Segment
 from .notes import MappedFile
 from .pieces import Piece
 
+MOST_SHARED = 2  # times the file's size, that the segments may have together: few share bytes
+
 
 class Range(NamedTuple):
     """A PT_LOAD, checked against its neighbours and the file."""
@@ -29,7 +31,7 @@ def read_ranges(
 ) -> list[Range]:
     """Return the PT_LOADs, ascending; overlaps and what is outside of the machine are cut."""
     ranges: list[Range] = []
-    highest, here = 1 << 8 * word, 0
+    highest, here, most = 1 << 8 * word, 0, MOST_SHARED * size
     odd = missing = lost = 0
     loads = [s for s in segments if s.type == PT_LOAD and s.memsz]
     for load in sorted(loads, key=lambda segment: segment.vaddr):
@@ -39,7 +41,8 @@ def read_ranges(
             continue
         skip = start - load.vaddr
         dumped = max(0, min(load.filesz - skip, end - start))
-        have = max(0, min(dumped, size - load.offset - skip))
+        have = max(0, min(dumped, size - load.offset - skip, most))
+        most -= have
         missing, lost = missing + dumped - have, lost + (have < dumped)
         ranges.append(Range(start, end, load.perms, load.offset + skip, dumped, have))
         here = end

@@ -136,7 +136,7 @@ def _section_tables(
         if names.type == SHT_NOBITS or section.entsize != ENTRY_SIZE[header.machine.word]:
             continue
         symbols = memoryview(data)[section.offset : section.offset + section.size]
-        span = (names.offset, min(names.offset + names.size, len(data)))
+        span = (min(names.offset, len(data)), min(names.offset + names.size, len(data)))
         yield NamedTable(how, SymbolTable(symbols, data, span, header))
 
 

@@ -100,7 +100,7 @@ def heaps(target: Target, request: Any) -> Answer:
     """Show every heap_info segment and the main heap's pieces."""
     heap = Heap(target)
     rows = [_heap_row(segment) for segment in heap.segments]
-    return finish(heap, "heaps", [Table("heaps", _HEAP_COLUMNS, rows)])
+    return finish(heap, "heaps", [Table("heaps", _HEAP_COLUMNS, rows, empty="no heap was found")])
 
 
 _HEAP_COLUMNS = (

@@ -30,7 +30,7 @@ def vis(target: Target, request: Any) -> Answer:
         for number, chunk in enumerate(chosen)
     )
     parts: list[Part] = [
-        Lines(lines),
+        Lines(lines if chosen else [[Tag("no chunk was found", Style.DIM)]]),
         Data("chunks", [_data(heap, chunk) for chunk in chosen]),
     ]
     return finish(heap, "vis", parts)
