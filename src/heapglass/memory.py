@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from .errors import MemoryFault
 
@@ -56,6 +56,15 @@ class Memory(Protocol):
 
         :raises MemoryFault: if any of them is missing.
         """
+        ...
+
+
+@runtime_checkable
+class Sparse(Protocol):
+    """Memory that knows where it has nothing but zeros: far larger, maybe, than it can be read."""
+
+    def possibly_set(self, start: int, end: int) -> Sequence[tuple[int, int]]:
+        """Return the parts of a range that may hold anything but zeros, ascending."""
         ...
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..heap.heap import Chunk, Heap
+from ..memory import Sparse
 
 BLOCK = 64 << 20
 
@@ -21,23 +22,47 @@ class Hit(NamedTuple):
 def find_bytes(heap: Heap, pattern: bytes, aligned: int) -> Iterator[Hit]:
     """Yield every place in the heaps where *pattern* stands at a multiple of *aligned* bytes."""
     for start, end in _ranges(heap):
-        for address in _in_range(heap, start, end, pattern, aligned):
-            yield _hit(heap, address)
+        for low, high in _worth(heap, start, end, len(pattern) - 1 if any(pattern) else None):
+            for address in _in_range(heap, low, high, pattern, aligned):
+                yield _hit(heap, address)
 
 
 def find_pointers(heap: Heap, low: int, high: int) -> Iterator[tuple[Hit, int]]:
     """Yield every aligned word of the heaps whose value is in [low, high), with that value."""
     word = heap.words.size
     for start, end in _ranges(heap):
-        for base, view in heap.words.spans(start, end):
-            column = heap.words.cast(view)
-            for number in [n for n, value in enumerate(column) if low <= value < high]:
-                yield _hit(heap, base + number * word), int(column[number])
+        for first, last in _worth(heap, start, end, word if low > 0 else None):
+            for base, view in heap.words.spans(first + -(first - start) % word, last):
+                column = heap.words.cast(view)
+                for number in [n for n, value in enumerate(column) if low <= value < high]:
+                    yield _hit(heap, base + number * word), int(column[number])
 
 
 def _ranges(heap: Heap) -> list[tuple[int, int]]:
     own = [(segment.start, segment.end) for segment in heap.segments]
     return sorted(own + [(chunk.start, chunk.end) for chunk in heap.mmapped])
+
+
+def _worth(heap: Heap, start: int, end: int, around: int | None) -> Iterator[tuple[int, int]]:
+    """Yield what of a range has to be searched: all, but for zeros that the memory knows of.
+
+    What is found may reach *around* bytes into the zeros beside it. None: zeros are looked for.
+    """
+    memory = heap.target.memory
+    if around is None or not isinstance(memory, Sparse):
+        yield start, end
+        return
+    held: tuple[int, int] | None = None
+    for low, high in memory.possibly_set(start, end):
+        wider = max(low - around, start), min(high + around, end)
+        if held is not None and wider[0] <= held[1]:
+            held = held[0], wider[1]
+            continue
+        if held is not None:
+            yield held
+        held = wider
+    if held is not None:
+        yield held
 
 
 def _in_range(heap: Heap, start: int, end: int, pattern: bytes, aligned: int) -> Iterator[int]:

@@ -7,7 +7,7 @@ what is written stays here.
 from __future__ import annotations
 
 import sys
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -366,6 +366,25 @@ class Space:
     def regions(self) -> list[Region]:
         """Return what is mapped and readable, ascending."""
         return [Region(m.start, m.end, m.perms, m.name) for m in self._maps if m.perms[0] == "r"]
+
+    def possibly_set(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Return the parts of a range that may hold anything but zeros; see `Sparse`."""
+        found: list[tuple[int, int]] = []
+        touched = sorted(self._frames)
+        for one in self._maps:
+            low, high = max(one.start, start), min(one.end, end)
+            if low >= high:
+                continue
+            if not one.fresh:
+                found.append((low, high))
+                continue
+            first = bisect_left(touched, low >> SHIFT)
+            for number in touched[first : bisect_left(touched, (high - 1 >> SHIFT) + 1)]:
+                place = max(number << SHIFT, low), min((number + 1) << SHIFT, high)
+                if found and found[-1][1] == place[0]:
+                    place = found.pop()[0], place[1]
+                found.append(place)
+        return found
 
     def view(self, start: int, end: int) -> memoryview:
         """Return the bytes from *start* to *end* in one buffer: a copy."""
