@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 PY = .venv/bin/python
+BOTH = -n auto --dist worksteal
 
 .PHONY: demo test lint unit live gdbs runtimes layouts docs bench fuzz-model fuzz-hostile \
   coverage-model setup-demo setup-test
@@ -26,14 +27,14 @@ runtimes:
 
 unit:
 	@echo "== tests that need no download"
-	@$(PY) -m pytest tests --ignore tests/live --ignore tests/model_live --ignore tests/gdbs
+	@$(PY) -m pytest $(BOTH) tests --ignore tests/live --ignore tests/model_live --ignore tests/gdbs
 	@sh tools/other_pythons.sh
 
 live:
 	@echo "== tests on real releases: in gdb, on the core in gdb, on the core in the shell"
 	@$(PY) -m pytest tests/live
 	@echo "== the model against real malloc, call by call and byte by byte"
-	@$(PY) -m pytest tests/model_live
+	@$(PY) -m pytest $(BOTH) tests/model_live
 
 gdbs:
 	@echo "== the extension in gdb 10, 13, 16 and 18 (kept in .cache/gdbs)"
@@ -41,7 +42,7 @@ gdbs:
 	@$(PY) -m pytest tests/gdbs
 	@for suite in bullseye trixie sid; do \
 	  echo "== what tests/gdb asks, of $$suite's gdb"; \
-	  HEAPGLASS_GDB=$(CURDIR)/.cache/gdbs/$$suite/gdb $(PY) -m pytest tests/gdb || exit 1; \
+	  HEAPGLASS_GDB=$(CURDIR)/.cache/gdbs/$$suite/gdb $(PY) -m pytest $(BOTH) tests/gdb || exit 1; \
 	done
 
 # The same with a great many random scripts, and new ones each time; EXAMPLES a runtime.
