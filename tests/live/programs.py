@@ -227,6 +227,8 @@ def _compiler(runtime: Runtime, program: str, result: Path) -> list[str]:
         *("-nodefaultlibs", "-Wl,--as-needed"),
         *(str(library) for library in libraries if library.exists()),
         *(str(runtime.loader), "-lgcc"),
+        # dlmopen is in a library apart, also until 2.33; its file is there later, too, and empty.
+        *([str(runtime.libdir / "libdl.so.2")] if program == "namespaces" else []),
     ]
 
 

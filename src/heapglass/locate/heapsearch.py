@@ -8,10 +8,12 @@ empty struct shows as well: where there is none in all the memory, nobody has a 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ..errors import MemoryFault
 from ..glibc.layout import NON_MAIN_ARENA, PREV_INUSE
+from ..heap.arena import read_ring
+from ..heap.segments import coalesce
 from ..heap.target import HeapThread, Target
 from ..heap.words import Words
 from .verify import Verdict, tcache_shape
@@ -62,12 +64,14 @@ def _candidates(found: Sequence[tuple[int, Verdict]], unknown: Sequence[HeapThre
 
 def _structs(words: Words, target: Target) -> Iterator[tuple[int, Verdict]]:
     """Yield blocks that hold a tcache in use, by address, with what they passed."""
-    count = _count(words, target)
+    fields = _params(words, target)
+    own = _Own(words, target, fields)
+    count = fields.get("tcache_count")
     yielded = 0
     for start, end in _places(words):
         for mem in _blocks(words, start, end):
             said = _judge(words, mem, count)
-            if said is not None and said.good:
+            if said is not None and said.good and own.holds(mem):
                 yield mem, said
                 yielded += 1
                 if yielded == MOST_FOUND:
@@ -85,14 +89,44 @@ def _judge(words: Words, mem: int, count: int | None) -> Verdict | None:
         return None
 
 
-def _count(words: Words, target: Target) -> int | None:
+def _params(words: Words, target: Target) -> dict[str, int]:
+    """Return the fields of mp_, none if it cannot be read."""
     if target.mp is None:
-        return None
+        return {}
     try:
         read = words.struct(words.layout.structs["malloc_par"], target.mp.address)
     except MemoryFault:
-        return None
-    return read["tcache_count"][0] if "tcache_count" in read else None
+        return {}
+    return {name: values[0] for name, values in read.items()}
+
+
+class _Own:
+    """Tells the blocks of this malloc's arenas: another C library has structs of its own."""
+
+    def __init__(self, words: Words, target: Target, fields: Mapping[str, int]) -> None:
+        assert target.main_arena is not None
+        self._words = words
+        self._heap_max = words.layout.heap_max_size(fields.get("hp_pagesize") or 0)
+        try:
+            ring = read_ring(words, target.main_arena.address, [])
+        except MemoryFault:
+            ring = []
+        self._arenas = {arena.address for arena in ring}
+        inside = [arena.top for arena in ring[:1]] + [fields.get("sbrk_base") or 0]
+        self._main = [
+            (start, end)
+            for start, end in coalesce(words.memory.regions())
+            if any(start <= address < end for address in inside)
+        ]
+
+    def holds(self, mem: int) -> bool:
+        """Whether a block is in a heap of an arena of the ring, or where the main heap is."""
+        try:
+            if self._words.word(mem - self._words.size) & NON_MAIN_ARENA:
+                return self._words.word(mem & -self._heap_max) in self._arenas
+        except MemoryFault:
+            return False
+        return any(start <= mem < end for start, end in self._main)
 
 
 def _places(words: Words) -> list[tuple[int, int]]:

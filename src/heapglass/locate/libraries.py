@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ..errors import HeapglassError
 from ..memory import Region
-from ..source import Module, Part, Source
+from ..source import Module, Part, Source, Symbol
 from .release import Banner, read_banner
 
 MOST_SEARCHED = 64 << 20  # bytes of one writable part that are searched; a .data is far smaller
@@ -32,6 +32,12 @@ class Library(NamedTuple):
     def holds(self, address: int) -> bool:
         """Whether an address lies in what was loaded of it."""
         return any(start <= address < end for start, end in self.writable)
+
+    def owns(self, symbol: Symbol) -> bool:
+        """Whether a symbol is this one's: one file may be loaded twice (dlmopen)."""
+        if self.writable:
+            return self.holds(symbol.value)
+        return bool(symbol.module) and symbol.module == self.path
 
     def of_kind(self, kind: str) -> list[Part]:
         """Return its parts of a kind: "load", "tls", "dynamic"."""

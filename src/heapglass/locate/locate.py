@@ -55,6 +55,7 @@ class Hit(NamedTuple):
     version: Version | None  # None: nothing names the release
     version_how: str
     use: int  # 2: memory was given out of it, 1: it was set up, 0: it is untouched, -1: not sound
+    grows: bool = True  # by brk, which in a namespace of dlmopen nobody does
 
 
 def locate(source: Source, overrides: Overrides | None = None) -> Target:
@@ -68,7 +69,7 @@ def locate(source: Source, overrides: Overrides | None = None) -> Target:
     hits = finder.hits()
     if not hits:
         return _without_arena(source, finder)
-    hit = max(hits, key=lambda one: one.use)
+    hit = max(hits, key=lambda one: (one.use, one.grows))
     shape = Shape(hit.layout, hit.version)
     target = _target(source, hit.layout, hit.place, hit.version_how, finder.warnings)
     _say_others(target, hit, hits)
@@ -230,7 +231,7 @@ class _ArenaFinder:
 
     def _of(self, library: Library) -> list[Hit]:
         """Return what a library has: its symbols if they are sound, else what its data shows."""
-        symbols = [s for s in self._symbols if self._belongs(s, library)]
+        symbols = [s for s in self._symbols if library.owns(s)]
         version, how = self._version_of(library)
         found: list[Hit] = []
         for symbol in symbols:
@@ -241,15 +242,11 @@ class _ArenaFinder:
 
     def _stray(self, known: Sequence[Library]) -> list[Hit]:
         """Return what symbols say that belong to no library's writable part."""
-        strays = [s for s in self._symbols if not any(self._belongs(s, one) for one in known)]
+        strays = [s for s in self._symbols if not any(one.owns(s) for one in known)]
         named = next((one for one in known if one.likely), None)
         version, how = self._version_of(named) if named else (self.version, self.version_how)
         found = [self._by_symbol(symbol, named, (version, how)) for symbol in strays]
         return [hit for hit in found if hit is not None]
-
-    @staticmethod
-    def _belongs(symbol: Symbol, library: Library) -> bool:
-        return library.holds(symbol.value) or bool(symbol.module and symbol.module == library.path)
 
     def _version_of(self, library: Library | None) -> tuple[Version | None, str]:
         if self._said.glibc or library is None:
@@ -297,7 +294,8 @@ class _ArenaFinder:
         use = 2 if arena.system_mem else int(arena.initialised)
         how, verdict = found
         where = library.path if library else ""
-        return Hit(Place(address, how, where, verdict.passed), layout, library, *release, use)
+        place = Place(address, how, where, verdict.passed)
+        return Hit(place, layout, library, *release, use, arena.contiguous)
 
     def _layouts(self, version: Version | None) -> list[Layout]:
         """Return what an arena may look like, the likeliest first."""

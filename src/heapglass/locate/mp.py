@@ -28,7 +28,7 @@ def find_mp(
         return
     refused: list[str] = []
     symbols = [s for s in source.symbols("mp_") if not s.tls and s.value]
-    own = [s for s in symbols if library and (library.holds(s.value) or s.module == library.path)]
+    own = [s for s in symbols if library and library.owns(s)]
     for symbol in own or symbols:
         verdict = verify_mp(target.memory, shape.layout, symbol.value, True)
         if verdict.good:
