@@ -263,8 +263,9 @@ class _ArenaFinder:
     ) -> Hit | None:
         layouts = self._layouts(release[0])
         first = Verdict(())
-        for layout in layouts:
-            verdict = verify_arena(self._source.memory, layout, symbol.value)
+        broken = layouts[:1] if release[0] is not None else []  # `next` may be overwritten
+        for layout, ring in [*((one, True) for one in layouts), *((one, False) for one in broken)]:
+            verdict = verify_arena(self._source.memory, layout, symbol.value, ring)
             if verdict.good:
                 how = symbol.how, verdict
                 hit = self._hit(symbol.value, layout, library, release, how)
@@ -274,7 +275,10 @@ class _ArenaFinder:
         return None
 
     def _scan(self, library: Library, version: Version | None, how: str) -> list[Hit]:
-        found = scan_arenas(self._source.memory, self._layouts(version), library.writable)
+        memory, layouts = self._source.memory, self._layouts(version)
+        found = scan_arenas(memory, layouts, library.writable)
+        if not found and version is not None and library.likely:
+            found = scan_arenas(memory, layouts[:1], library.writable, ring=False)
         return [
             self._hit(
                 one.address, one.layout, library, (version, how), ("scan", Verdict(one.checks))

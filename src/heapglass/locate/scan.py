@@ -41,20 +41,24 @@ class FoundMp(NamedTuple):
 
 
 def scan_arenas(
-    memory: Memory, layouts: Sequence[Layout], ranges: Iterable[tuple[int, int]]
+    memory: Memory,
+    layouts: Sequence[Layout],
+    ranges: Iterable[tuple[int, int]],
+    ring: bool = True,
 ) -> list[FoundArena]:
     """Return every verified arena that stands in these ranges, ascending.
 
     *layouts*: what an arena may look like, the likeliest first. All must have one word size.
+    *ring*: as for `verify_arena`.
     """
     words = Words(memory, layouts[0])
     found: dict[int, FoundArena] = {}
     for start, end in ranges:
         for base, view in _pieces(words, start, end):
             column = words.cast(view)
-            for address, layout in _candidates(column, base, layouts):
+            for address, layout in _candidates(column, base, layouts, ring):
                 if address not in found:
-                    verdict = verify_arena(memory, layout, address)
+                    verdict = verify_arena(memory, layout, address, ring)
                     if verdict.good:
                         found[address] = FoundArena(address, layout, verdict.passed)
     return _best(found.values())
@@ -81,7 +85,7 @@ def _pieces(words: Words, start: int, end: int) -> Iterator[tuple[int, memoryvie
 
 
 def _candidates(
-    column: memoryview, base: int, layouts: Sequence[Layout]
+    column: memoryview, base: int, layouts: Sequence[Layout], ring: bool
 ) -> Iterator[tuple[int, Layout]]:
     """Yield where an arena may start, by its bins and by its ring."""
     word = layouts[0].word
@@ -93,13 +97,15 @@ def _candidates(
         if value == base + number * word - back and values[number + 1 : number + 2] == [value]
     ]
     for layout in layouts:
-        yield from ((address, layout) for address in _by_bins(bins, values, base, layout))
+        yield from ((address, layout) for address in _by_bins(bins, values, base, layout, ring))
     alone = [n for n, pair in enumerate(zip(values[1:], values[2:])) if pair == (0, 1)]
     for layout in layouts:
         yield from ((address, layout) for address in _by_ring(alone, values, base, layout))
 
 
-def _by_bins(bins: list[int], values: list[int], base: int, layout: Layout) -> Iterator[int]:
+def _by_bins(
+    bins: list[int], values: list[int], base: int, layout: Layout, ring: bool
+) -> Iterator[int]:
     """Yield arenas whose 254 words of bins hold the first of a run of empty ones."""
     word, state = layout.word, layout.state
     ahead = 2 * NBINS - 2
@@ -116,7 +122,8 @@ def _by_bins(bins: list[int], values: list[int], base: int, layout: Layout) -> I
                 continue
             # next is a pointer, attached_threads small, system_mem at most max_system_mem
             here = values[at + attached : at + attached + 3]
-            if values[at] and not values[at] % word and here[0] < 1 << 22 and here[1] <= here[2]:
+            linked = not ring or (values[at] and not values[at] % word)
+            if linked and here[0] < 1 << 22 and here[1] <= here[2]:
                 behind = start + ahead
                 yield base + start * word - state.offset("bins")
 

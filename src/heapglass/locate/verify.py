@@ -27,8 +27,11 @@ class Verdict(NamedTuple):
         return not self.failed
 
 
-def verify_arena(memory: Memory, layout: Layout, address: int) -> Verdict:
-    """Tell whether a main_arena of this layout can stand at *address*."""
+def verify_arena(memory: Memory, layout: Layout, address: int, ring: bool = True) -> Verdict:
+    """Tell whether a main_arena of this layout can stand at *address*.
+
+    *ring* False: also where `next` was overwritten, and leads to no arena.
+    """
     words = Words(memory, layout)
     try:
         arena = read_arena(words, address, main=True)
@@ -41,10 +44,14 @@ def verify_arena(memory: Memory, layout: Layout, address: int) -> Verdict:
             return Verdict(tuple(passed), said.failed)
         passed += said.passed
     problems: list[str] = []
-    ring = read_ring(words, address, problems)
-    if problems and len(ring) == 1:
-        return Verdict(tuple(passed), problems[0])
-    passed.append(f"the ring of {len(ring)} arenas {CLOSES}" if not problems else "has a ring")
+    arenas = read_ring(words, address, problems)
+    if problems and len(arenas) == 1:
+        if ring:
+            return Verdict(tuple(passed), problems[0])
+    else:
+        passed.append(
+            f"the ring of {len(arenas)} arenas {CLOSES}" if not problems else "has a ring"
+        )
     return Verdict(tuple(passed))
 
 
