@@ -221,21 +221,6 @@ def test_an_arena_of_another_layout_is_recognised():
     assert any("has not the layout of 2.26" in text for text in target.warnings)
 
 
-@pytest.mark.parametrize("symbols", [SYMBOLS, []], ids=["symbols", "none"])
-@pytest.mark.parametrize("damage", [0x4141414141414141, 0, BASE])
-def test_an_arena_whose_next_was_overwritten_is_still_the_arena(symbols, damage: int):
-    made = MadeHeap([0x21, 0x31, 0x21], version=(2, 36))
-    made.set_word(ARENA + made.layout.state.offset("next"), damage)
-
-    target = locate(FakeSource(made.memory, symbols, libc="/libc.so.6"))
-    heap = Heap(target)
-
-    assert target.main_arena is not None
-    assert target.main_arena.address == ARENA
-    assert len(list(heap.every_chunk())) == 4
-    assert any(f"arena {ARENA:#x}: next" in text for text in heap.problems)
-
-
 def test_an_arena_that_was_never_used_is_believed():
     layout = MadeHeap([0x21]).layout
     memory = ByteMemory({MP: bytes(0x88), ARENA: bytes(layout.state.size)})

@@ -10,6 +10,7 @@ from heapglass.glibc.releases import name, releases
 from heapglass.heap.heap import Heap
 from heapglass.locate import Overrides, locate
 from heapglass.memory import ByteMemory
+from heapglass.source import Symbol
 
 from .modelled import LIBC, ModelSource, Played, copied, play
 
@@ -223,6 +224,30 @@ def test_where_there_is_no_glibc_one_line_says_so(modules: tuple[str, ...], said
         locate(ModelSource(played, None, modules, memory))
     assert "\n" not in str(caught.value)
     assert "--main-arena" in caught.value.hint
+
+
+@pytest.mark.parametrize("symbols", [True, False], ids=["symbols", "none"])
+@pytest.mark.parametrize("damage", [0x4141414141414141, 0, 0x555555559010])
+@pytest.mark.parametrize("release", ["2.26", "2.31", "2.44"])
+def test_an_arena_whose_next_was_overwritten_is_still_the_arena(
+    release: str, damage: int, symbols: bool
+):
+    played = play(release, threads=1)
+    memory = copied((played, LIBC))
+    where, state = played.allocator.places.main_arena, played.allocator.layout.state
+    memory.write(where + state.offset("next"), damage.to_bytes(8, "little"))
+    source = ModelSource(played, release, memory=memory)
+    if symbols:
+        named = Symbol("main_arena", where, 8, "symbol", LIBC)
+        source.symbols = lambda name: [named] if name == "main_arena" else []
+
+    heap = Heap(locate(source))
+
+    assert heap.target.main_arena is not None
+    assert heap.target.main_arena.address == where
+    assert heap.target.main_arena.how == ("symbol" if symbols else "scan")
+    assert len(list(heap.every_chunk())) > 15
+    assert any(f"arena {where:#x}: next" in text for text in heap.problems)
 
 
 # --- tcaches without a TLS ------------------------------------------------------------------------

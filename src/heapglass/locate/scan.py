@@ -14,9 +14,10 @@ from typing import NamedTuple
 from ..errors import MemoryFault
 from ..glibc.layout import Layout
 from ..glibc.structs import NBINS
+from ..heap.arena import read_arena
 from ..heap.words import Words
 from ..memory import Memory
-from .verify import closes, verify_arena, verify_mp
+from .verify import closes, count_bins, verify_arena, verify_mp
 
 PIECE = 8 << 20  # bytes searched at a time
 MOST_HITS = 4096  # places that are looked at closely, in one range
@@ -61,16 +62,25 @@ def scan_arenas(
                     verdict = verify_arena(memory, layout, address, ring)
                     if verdict.good:
                         found[address] = FoundArena(address, layout, verdict.passed)
-    return _best(found.values())
+    return _best(words, found.values())
 
 
-def _best(found: Iterable[FoundArena]) -> list[FoundArena]:
+def _best(words: Words, found: Iterable[FoundArena]) -> list[FoundArena]:
     """Keep one of those that overlap: an arena read with a wrong layout is near the right one.
 
-    The right one is where the ring comes back to; else the layout that was named first.
+    The right one is where the ring comes back to; else where the most bins point to themselves;
+    else the layout that was named first.
     """
+
+    def doubt(one: FoundArena) -> tuple[bool, int]:
+        if closes(one.checks):
+            return False, 0
+        arena = read_arena(Words(words.memory, one.layout), one.address, main=True)
+        empty, broken = count_bins(one.layout, arena)
+        return True, broken - empty
+
     kept: list[FoundArena] = []
-    for one in sorted(found, key=lambda one: not closes(one.checks)):
+    for one in sorted(found, key=doubt):
         size = one.layout.state.size
         if all(abs(one.address - other.address) >= size for other in kept):
             kept.append(one)

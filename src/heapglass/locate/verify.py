@@ -73,15 +73,21 @@ def _bins(layout: Layout, arena: Arena) -> Verdict:
         if arena.next == arena.address and arena.attached_threads == 1:
             return Verdict(("not used yet: bins are zero, next is itself",))
         return Verdict((), "the bins are zero, and yet it is not an unused arena")
+    empty, broken = count_bins(layout, arena)
+    if broken > MOST_BROKEN_BINS or not empty:
+        return Verdict((), f"{broken} of 127 bins make no sense, {empty} are empty")
+    return Verdict((f"{empty} empty bins point to themselves, {broken} are broken",))
+
+
+def count_bins(layout: Layout, arena: Arena) -> tuple[int, int]:
+    """Return how many bins point to themselves, and in how many fd and bk make no sense."""
     empty = broken = 0
     for index in range(1, len(arena.bins) // 2 + 1):
         fd, bk = arena.bins[2 * index - 2], arena.bins[2 * index - 1]
         own = layout.bin_at(arena.address, index)
         empty += fd == own and bk == own
         broken += (fd == own) != (bk == own) or not fd or not bk
-    if broken > MOST_BROKEN_BINS or not empty:
-        return Verdict((), f"{broken} of 127 bins make no sense, {empty} are empty")
-    return Verdict((f"{empty} empty bins point to themselves, {broken} are broken",))
+    return empty, broken
 
 
 def _memory_totals(layout: Layout, arena: Arena) -> Verdict:
