@@ -17,7 +17,7 @@ from heapglass.arguments import (
     parse,
     takes_value,
 )
-from heapglass.commands import COMMANDS, Command
+from heapglass.commands import COMMANDS, Command, ask
 from heapglass.errors import HeapglassError
 from heapglass.locate import locate
 from heapglass.render import json_pieces, text_lines
@@ -103,7 +103,7 @@ class Runner:
             target = locate(source, self._settings.overrides()) if source else None
             if target is not None:
                 target.tools = {"gdb": gdb.VERSION}
-            answer = self._command.view(target, request)
+            answer = ask(self._command, target, request)
             for text in _output(answer, request, self._settings):
                 gdb.write(text)
         finally:

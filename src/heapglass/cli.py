@@ -21,7 +21,7 @@ from .arguments import (
     parse,
     takes_value,
 )
-from .commands import COMMANDS, Command
+from .commands import COMMANDS, Command, ask
 from .errors import BadRequest, HeapglassError
 from .locate import Overrides, locate
 from .render import json_pieces, text_lines
@@ -240,14 +240,14 @@ def _answer(command: Command, words: list[str]) -> int:
     options, words = _target_options(words, [argument.name for argument in command.arguments])
     if not command.needs_target:
         request = _parse(command, words)
-        return _show(command.view(None, request), request)
+        return _show(ask(command, None, request), request)
     at = first_plain(words, takes_value((*command.arguments, *COMMON)))
     if at is None:
         example = f"heapglass {command.name} CORE (or a process id)"
         raise BadRequest(f"{command.name} needs a target", example)
     request = _parse(command, words[:at] + words[at + 1 :])
     with open_target(words[at], options.open) as source:
-        answer = command.view(locate(source, options.overrides), request)
+        answer = ask(command, locate(source, options.overrides), request)
         return _show(answer, request)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from . import views
 from .table import Answer
@@ -39,6 +40,18 @@ class Command:
     help: str = ""  # more than the line, plain text
     examples: tuple[str, ...] = ()  # as typed behind `heap`
     needs_target: bool = True
+
+
+def ask(command: Command, target: Any, request: Any) -> Answer:
+    """Return what a command answers; *target* is None if it needs none.
+
+    Addresses lose the tag that a pointer may have in bits that the machine ignores.
+    """
+    for argument in command.arguments:
+        name = argument.name.lstrip("-").replace("-", "_")
+        if target is not None and argument.kind == "address" and getattr(request, name) is not None:
+            setattr(request, name, getattr(request, name) & target.layout.address_mask)
+    return command.view(target, request)
 
 
 _ARENA = Argument("--arena", "only the arena with this address", "address")

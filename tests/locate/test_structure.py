@@ -15,7 +15,7 @@ from heapglass.source import Symbol
 from .modelled import LIBC, ModelSource, Played, copied, play
 
 RELEASES = [name(version) for version in releases()]
-ABIS = ("x86_64", "i386", "aarch64", "arm", "riscv64", "ppc64le", "s390x")
+ABIS = ("x86_64", "i386", "aarch64", "arm", "riscv64", "ppc64le", "s390x", "x32")
 STATES = ("used", "tcache", "fast", "free")
 
 
@@ -145,6 +145,31 @@ def test_a_mixture_that_nobody_has_seen_yet_is_told_too(release: str, as_of: tup
     assert heap.problems == []
 
 
+@pytest.mark.parametrize("abi", ["aarch64", "ppc64le"])
+@pytest.mark.parametrize("page", [0x1000, 0x10000])
+def test_pages_of_64_kib(abi: str, page: int):
+    """Mmapped blocks, tops and heaps end on larger pages there."""
+    played = play("2.36", abi, page_size=page)
+    blocks = [played.allocator.malloc(200000 + 70000 * n) for n in range(3)]
+    source = ModelSource(played, banner="2.36")
+    source.auxv = lambda: {6: page}
+
+    heap = Heap(locate(source))
+
+    assert heap.page_size == page
+    assert [chunk.address + 16 for chunk in heap.mmapped] == sorted(blocks)
+    assert all(chunk.length % page == 0 for chunk in heap.mmapped)
+    check(played, heap)
+
+
+@pytest.mark.parametrize("said", [0, 1, 4097, 1 << 63, 0x8000])
+def test_a_page_size_that_linux_does_not_have_is_not_believed(said: int):
+    source = ModelSource(play("2.36"), banner="2.36")
+    source.auxv = lambda: {6: said}
+
+    assert locate(source).page_size == 0x1000
+
+
 # --- several libraries, none, another -------------------------------------------------------------
 
 
@@ -196,14 +221,15 @@ def test_where_no_file_is_known_all_memory_is_searched():
     assert target.main_arena.where == ""
 
 
-def test_malloc_in_the_program_itself_is_found():
+@pytest.mark.parametrize("file", ["/bin/program", "/opt/odd/renamed.bin"])
+def test_malloc_in_the_program_or_in_a_library_of_any_name_is_found(file: str):
     played = play("2.36")
-    memory = copied((played, "/bin/program"))
+    memory = copied((played, file))
 
-    target = locate(ModelSource(played, None, ("/bin/program",), memory))
+    target = locate(ModelSource(played, None, ("/bin/program", file), memory))
 
     assert target.main_arena is not None
-    assert target.main_arena.where == "/bin/program"
+    assert target.main_arena.where == file
 
 
 @pytest.mark.parametrize(

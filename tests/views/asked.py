@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from heapglass.arguments import find_command, parse
+from heapglass.commands import ask
 from heapglass.heap.target import Target
 from heapglass.render import json_pieces, text_lines
 
@@ -15,7 +16,7 @@ def document(target: Target | None, line: str) -> dict[str, Any]:
     name, *words = line.split(" ")
     command = find_command(name)
     request = parse(command, [*[word for word in words if word], "--json"])
-    found: dict[str, Any] = json.loads("".join(json_pieces(command.view(target, request))))
+    found: dict[str, Any] = json.loads("".join(json_pieces(ask(command, target, request))))
     return found
 
 
@@ -24,4 +25,4 @@ def lines(target: Target | None, line: str) -> list[str]:
     name, *words = line.split(" ")
     command = find_command(name)
     request = parse(command, [word for word in words if word])
-    return list(text_lines(command.view(target, request)))
+    return list(text_lines(ask(command, target, request)))

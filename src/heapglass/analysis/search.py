@@ -34,8 +34,15 @@ def find_pointers(heap: Heap, low: int, high: int) -> Iterator[tuple[Hit, int]]:
         for first, last in _worth(heap, start, end, word if low > 0 else None):
             for base, view in heap.words.spans(first + -(first - start) % word, last):
                 column = heap.words.cast(view)
-                for number in [n for n, value in enumerate(column) if low <= value < high]:
+                for number in _between(column, low, high, heap.layout.address_mask):
                     yield _hit(heap, base + number * word), int(column[number])
+
+
+def _between(column: memoryview, low: int, high: int, mask: int) -> list[int]:
+    """Return the numbers of the words that point into a range, whatever their tags are."""
+    if mask >> 56 == 0 and mask >> 32:
+        return [n for n, value in enumerate(column) if low <= value & mask < high]
+    return [n for n, value in enumerate(column) if low <= value < high]
 
 
 def _ranges(heap: Heap) -> list[tuple[int, int]]:

@@ -188,6 +188,9 @@ BACKPORTS: tuple[Backport, ...] = (
     Backport((2, 29), (_COUNTS,), "release/2.29, 2019-11-18"),
     Backport((2, 28), (*_KEY, _COUNTS, ("safe_linking", (2, 32))), "RHEL 8"),
 )
+# Bits at the top of an address that the machine ignores in user space (top-byte-ignore): HWASan and
+# memory tagging keep a tag there.
+IGNORED_TOP_BITS = {"aarch64": 8}
 FEATURE_GROUPS = {
     "safe_linking": "safe_linking",
     "tcache_key_struct": "tcache_key",

@@ -72,6 +72,11 @@ class Layout:
         return (1 << 8 * self.word) - 1
 
     @property
+    def address_mask(self) -> int:
+        """What of a pointer is the address; the rest is a tag that the machine ignores."""
+        return self.max_address >> features.IGNORED_TOP_BITS.get(self.abi, 0)
+
+    @property
     def mmap_offset(self) -> int:
         """Bytes from a mapping's start to the chunk in it, before memalign moved it."""
         return self.alignment - self.header if self.alignment > self.header else 0

@@ -18,8 +18,6 @@ from .target import Target
 from .tcache import Tcache, read_tcache
 from .words import Words
 
-PAGE_SIZE = 4096
-
 
 class Chunk(NamedTuple):
     """A row taken out of the columns because somebody looks."""
@@ -48,7 +46,7 @@ class Heap:
         self.layout: Layout = target.layout
         self.words = Words(target.memory, target.layout)
         self.problems: list[str] = []
-        self.page_size = PAGE_SIZE
+        self.page_size = target.page_size
 
     @cached_property
     def arenas(self) -> list[Arena]:

@@ -63,6 +63,7 @@ class Target:
     releases: Sequence[Version] = ()  # those that are possible, if none is known; else empty
     files: Sequence[Loaded] = ()
     tools: Mapping[str, str] = field(default_factory=dict)  # name to version: "gdb" where it reads
+    page_size: int = 4096
     pid: int | None = None
     kind: str = ""
     name: str = ""

@@ -28,6 +28,7 @@ from .threads import locate_threads, say_unknown
 from .variables import Names, settle_max_fast
 from .verify import Verdict, verify_arena
 
+PAGE_SIZES = (0x1000, 0x2000, 0x4000, 0x10000)
 MOST_MEMORY = 512 << 20  # bytes that are searched where no file is known
 NO_HEAP_HINT = (
     "heapglass reads glibc's malloc; if this is glibc, say where the target's files are with "
@@ -108,11 +109,18 @@ def _target(
         main_arena=place,
         mp=None,
         glibc_how=how,
+        page_size=_page_size(source),
         pid=source.pid,
         kind=source.kind,
         name=source.name,
         warnings=[*source.warnings, *warnings],
     )
+
+
+def _page_size(source: Source) -> int:
+    """Return AT_PAGESZ, if it is one that Linux has; 4 KiB otherwise."""
+    said = source.auxv().get(6, 0)
+    return said if said in PAGE_SIZES else PAGE_SIZES[0]
 
 
 def _without_arena(source: Source, finder: _ArenaFinder) -> Target:
