@@ -27,7 +27,8 @@ runtimes:
 
 unit:
 	@echo "== tests that need no download"
-	@$(PY) -m pytest $(BOTH) tests --ignore tests/live --ignore tests/model_live --ignore tests/gdbs
+	@$(PY) -m pytest $(BOTH) tests --ignore tests/live --ignore tests/model_live --ignore tests/gdbs \
+	  --ignore tests/abis
 	@sh tools/other_pythons.sh
 
 live:

@@ -38,8 +38,10 @@ def mappings_of_process() -> list[dict[str, Any]]:
         start, end, offset = (int(found[n], 16) for n in (1, 2, 3))
         row = {"start": start, "end": end, "offset": offset, "perms": found[4], "path": found[5]}
         last = rows[-1] if rows else None
-        if last and not row["path"] and (last["end"], last["perms"], last["path"]) == (
-            *(start, row["perms"], ""),
+        if (
+            last
+            and not row["path"]
+            and (last["end"], last["perms"], last["path"]) == (*(start, row["perms"], ""),)
         ):
             last["end"] = end
         else:

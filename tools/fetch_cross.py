@@ -78,7 +78,9 @@ def main() -> int:
             (QEMU, "trixie", ["qemu-user"]),
         ):
             fetched = bring(folder, suite, packages)
-            print(f"{folder.name}: {len(packages)} packages of {suite}{'' if fetched else ', there'}")
+            print(
+                f"{folder.name}: {len(packages)} packages of {suite}{'' if fetched else ', there'}"
+            )
     except (AptError, OSError, subprocess.CalledProcessError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -98,7 +98,9 @@ def _note(order: str, name: bytes, kind: int, desc: bytes) -> bytes:
     return head + name + bytes(-len(name) % 4) + desc + bytes(-len(desc) % 4)
 
 
-def compose(core: Path, notes: bytes, mappings: Sequence[Mapping[str, Any]], memory: bytes) -> bytes:
+def compose(
+    core: Path, notes: bytes, mappings: Sequence[Mapping[str, Any]], memory: bytes
+) -> bytes:
     """A core with the ELF header of gdb's, these notes and this memory."""
     with core.open("rb") as stream:
         elf = ELFFile(stream)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -16,12 +17,13 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests" / "live"), str(ROOT / "tools")]
 
 from fetch_cross import CROSS, CROSS_TOOLS, QEMU, TRIPLES, MissingTool  # noqa: E402
-from programs import CFLAGS, SOURCES, Runtime  # noqa: E402
-from session import NOWHERE, SessionFailed, questions, settings  # noqa: E402
+from programs import CFLAGS, SOURCES, Report, Runtime, read_report  # noqa: E402
+from session import NOWHERE, Answers, SessionFailed, questions, settings  # noqa: E402
 
 BUILT = ROOT / ".cache" / "programs"
 PATIENCE = 300  # seconds for one run of gdb; the slowest takes twenty
 GDB = "gdb-multiarch"
+PROGRAMS = ("bins", "threads", "late")
 
 
 class Machine(NamedTuple):
@@ -112,12 +114,14 @@ def to_heap_ready(runtime: Runtime, program: Path, socket: Path) -> list[str]:
     ]
 
 
-def ask(report: Path, result: Path, program: Path) -> list[str]:
+def ask(report: Path, place: Path, program: Path) -> list[str]:
     """What gdb does to ask with symbols, and again without any."""
     return [
-        *questions(report, result.with_suffix(".json"), bare=True),
+        *questions(report, place / "live.json", bare=True),
         *(f"set debug-file-directory {NOWHERE}", "nosharedlibrary", f"file {program}"),
-        *("sharedlibrary", *questions(report, result.with_suffix(".bare.json"), bare=True)),
+        *("sharedlibrary", "python", "if gdb.lookup_static_symbols('main_arena'):"),
+        *("    raise SystemError('gdb still knows main_arena')", "end"),
+        *questions(report, place / "bare.json", bare=True),
     ]
 
 
@@ -142,3 +146,28 @@ def run_gdb(script: Path, commands: Sequence[str]) -> None:
     script.with_suffix(".log").write_text(done.stdout)
     if "all done" not in done.stdout:
         raise SessionFailed(f"{' '.join(command)}\n{done.stdout[-3000:]}")
+
+
+class LiveSession(NamedTuple):
+    """What a program reported, and what was answered with symbols ("live") and without ("bare")."""
+
+    report: Report
+    answers: Mapping[str, Answers]
+
+
+def run_live(machine: Machine, runtime: Runtime, program: str, place: Path) -> LiveSession:
+    """Run a program under the emulator and ask through its gdb server. Takes ten seconds.
+
+    :raises SessionFailed: if gdb or the program did not come to its end.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    for old in place.iterdir():
+        old.unlink()
+    built, report = build(runtime, program), place / "report"
+    with served(machine, built, report, place) as socket:
+        commands = [*to_heap_ready(runtime, built, socket), *ask(report, place, built)]
+        run_gdb(place / "live.gdb", commands)
+    answers = {
+        way: Answers(json.loads((place / f"{way}.json").read_text())) for way in ("live", "bare")
+    }
+    return LiveSession(read_report(report), answers)

@@ -1,0 +1,65 @@
+"""Programs on other machines than x86, under qemu, read live through its gdb server.
+
+With the releases' debug files, and again without any symbols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from machines import MACHINES, PROGRAMS, LiveSession
+from session import XML, blocks_in_use
+
+Record = Callable[[str, object], None]
+
+every_program = pytest.mark.parametrize(
+    ("arch", "glibc", "program"),
+    [(m.arch, glibc, p) for m in MACHINES.values() for glibc in m.releases for p in PROGRAMS],
+)
+both_ways = pytest.mark.parametrize("way", ["live", "bare"])
+
+
+@both_ways
+@every_program
+def test_the_used_chunks_are_the_programs_and_the_librarys_own(
+    live: LiveSession, arch: str, glibc: str, way: str, record_property: Record
+):
+    for name, value in (("arch", arch), ("glibc", glibc), ("way", way)):
+        record_property(name, value)
+
+    chunks = live.answers[way].document("chunks --all")
+
+    assert blocks_in_use(chunks) == live.report.blocks()
+    assert None not in {row["state"] for row in chunks["chunks"]}
+    assert chunks.get("warnings", []) == []
+    record_property("chunks", len(chunks["chunks"]))
+
+
+@both_ways
+@every_program
+def test_every_thread_is_known(live: LiveSession, arch: str, glibc: str, way: str):
+    info = live.answers[way].document("info")
+
+    assert info["source"]["kind"] == "remote"
+    assert (info["glibc"]["version"], info["abi"]) == (glibc, MACHINES[arch].abi)
+    assert info["main_arena"]["how"] == {"live": "symbol", "bare": "scan"}[way]
+    assert [row["id"] for row in info["threads"]] == [t.tid for t in live.report.threads]
+    assert {row["tcache_state"] for row in info["threads"]} <= {"active", "none"}
+    assert info["missing"] == []
+
+
+@every_program
+def test_without_symbols_the_same_is_found(live: LiveSession):
+    with_symbols, without = (live.answers[way].document("info") for way in ("live", "bare"))
+
+    for name in ("main_arena", "mp_"):
+        assert without[name]["address"] == with_symbols[name]["address"]
+    for one, other in zip(without["threads"], with_symbols["threads"]):
+        assert {**one, "tcache_how": None} == {**other, "tcache_how": None}
+
+
+@both_ways
+@every_program
+def test_malloc_info_is_what_the_program_printed(live: LiveSession, way: str):
+    assert live.answers[way].text[XML] == live.report.malloc_info
