@@ -24,6 +24,7 @@ BUILT = ROOT / ".cache" / "programs"
 PATIENCE = 300  # seconds for one run of gdb; the slowest takes twenty
 GDB = "gdb-multiarch"
 PROGRAMS = ("bins", "threads", "late")
+WAYS = ("live", "unmapped", "bare")  # symbols; the same, and no mappings are told; no symbols
 
 
 class Machine(NamedTuple):
@@ -115,9 +116,13 @@ def to_heap_ready(runtime: Runtime, program: Path, socket: Path) -> list[str]:
 
 
 def ask(report: Path, place: Path, program: Path) -> list[str]:
-    """What gdb does to ask with symbols, and again without any."""
+    """What gdb does to ask with symbols, then as if no mappings were told, then without symbols."""
     return [
         *questions(report, place / "live.json", bare=True),
+        *("python", "import heapglass_gdb.source as source", "told = source._mappings"),
+        *("source._mappings = lambda machine: []", "end"),
+        *questions(report, place / "unmapped.json", bare=True),
+        "python source._mappings = told",
         *(f"set debug-file-directory {NOWHERE}", "nosharedlibrary", f"file {program}"),
         *("sharedlibrary", "python", "if gdb.lookup_static_symbols('main_arena'):"),
         *("    raise SystemError('gdb still knows main_arena')", "end"),
@@ -149,7 +154,7 @@ def run_gdb(script: Path, commands: Sequence[str]) -> None:
 
 
 class LiveSession(NamedTuple):
-    """What a program reported, and what was answered with symbols ("live") and without ("bare")."""
+    """What a program reported, and what was answered in each of WAYS."""
 
     report: Report
     answers: Mapping[str, Answers]
@@ -167,7 +172,5 @@ def run_live(machine: Machine, runtime: Runtime, program: str, place: Path) -> L
     with served(machine, built, report, place) as socket:
         commands = [*to_heap_ready(runtime, built, socket), *ask(report, place, built)]
         run_gdb(place / "live.gdb", commands)
-    answers = {
-        way: Answers(json.loads((place / f"{way}.json").read_text())) for way in ("live", "bare")
-    }
+    answers = {way: Answers(json.loads((place / f"{way}.json").read_text())) for way in WAYS}
     return LiveSession(read_report(report), answers)

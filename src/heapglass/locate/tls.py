@@ -136,14 +136,14 @@ def _number(words: Words, address: int) -> int | None:
 
 
 def _pointer_behind(words: Words, control: ControlBlock, address: int) -> int | None:
-    """Return the first place behind *address* that has a DTV of blocks close behind that place."""
+    """Return the place behind *address* with a DTV, one of whose blocks comes closest behind it."""
     first = address + -address % STEP
+    found: list[tuple[int, int]] = []
     for tp in range(first, first + MOST_BEHIND_TID, STEP):
         try:
             generation = words.word(words.word(tp + control.dtv))
         except MemoryFault:
             continue
         blocks = tls_blocks(words, tp) if generation < MOST_GENERATIONS else []
-        if any(tp < block < tp + MOST_STATIC for _, block in blocks):
-            return tp
-    return None
+        found += [(block - tp, tp) for _, block in blocks if 0 < block - tp < MOST_STATIC]
+    return min(found)[1] if found else None
