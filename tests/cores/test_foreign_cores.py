@@ -102,8 +102,10 @@ def test_every_threads_tcache_and_arena_are_those_that_it_had(core, path):
 
 
 @every_core
-def test_the_used_chunks_are_the_programs_and_the_librarys_own(core, path):
+def test_the_used_chunks_are_the_programs_and_the_librarys_own(core, path, record_property):
     heap, report = core
+    for name, value in (("arch", report["arch"]), ("glibc", report["glibc"]), ("way", "core")):
+        record_property(name, value)
     header, layout = heap.layout.header, heap.layout
     chunks = list(heap.every_chunk())
 
@@ -118,6 +120,7 @@ def test_the_used_chunks_are_the_programs_and_the_librarys_own(core, path):
     assert used == {int(mem, 16): usable for mem, usable in held.items()}
     assert None not in {chunk.state for chunk in chunks}
     assert heap.problems == []
+    record_property("chunks", len(chunks))
 
 
 @every_core
