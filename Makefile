@@ -6,7 +6,7 @@ PY = .venv/bin/python
 BOTH = -n auto --dist worksteal
 
 .PHONY: demo test lint unit live gdbs runtimes layouts docs bench fuzz-model fuzz-hostile \
-  coverage-model setup-demo setup-test
+  coverage-model abis setup-demo setup-test setup-abis
 
 demo: setup-demo
 	@PY=$(PY) sh tools/demo.sh
@@ -27,7 +27,8 @@ runtimes:
 
 unit:
 	@echo "== tests that need no download"
-	@$(PY) -m pytest $(BOTH) tests --ignore tests/live --ignore tests/model_live --ignore tests/gdbs
+	@$(PY) -m pytest $(BOTH) tests --ignore tests/live --ignore tests/model_live --ignore tests/gdbs \
+	  --ignore tests/abis
 	@sh tools/other_pythons.sh
 
 live:
@@ -60,6 +61,13 @@ TARGETS ?= 20000
 fuzz-hostile: setup-test
 	@$(PY) -m tests.fuzz.run --count $(TARGETS)
 
+# Programs on five other machines: cross-compiled, run under qemu, read live through its gdb server.
+# 500 MB of compilers and emulators in .cache; four minutes.
+abis: setup-abis
+	@$(PY) tools/fetch_cross.py
+	@$(PY) tools/fetch_runtimes.py --archs arm64,armhf,riscv64,ppc64el,s390x
+	@$(PY) -m pytest tests/abis tests/cores/test_foreign_cores.py
+
 layouts: setup-test
 	@$(PY) tools/fetch_runtimes.py --layouts
 	@$(PY) tools/read_layouts.py
@@ -76,3 +84,6 @@ setup-demo:
 
 setup-test:
 	@PYTHON=$(PYTHON) sh tools/setup.sh test
+
+setup-abis:
+	@PYTHON=$(PYTHON) sh tools/setup.sh abis

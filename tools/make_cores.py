@@ -137,7 +137,7 @@ def facts(runtime: Runtime, libc: Libc, program: Path, core: Path, report: Repor
     # x86: a variable of a library's TLS lies at thread pointer - l_tls_offset + its value
     places = {
         thread.tid: {
-            name: thread.pthread_self - said["l_tls_offset"] + libc.thread_offset(name)
+            name: thread.pointer - said["l_tls_offset"] + libc.thread_offset(name)
             for name in ("tcache", "thread_arena")
         }
         for thread in report.threads
@@ -150,7 +150,7 @@ def facts(runtime: Runtime, libc: Libc, program: Path, core: Path, report: Repor
         "threads": [
             {
                 "id": thread.tid,
-                "pthread_self": hex(thread.pthread_self),
+                "pthread_self": hex(thread.pointer),
                 **{name: hex(words[str(a)]) for name, a in places[thread.tid].items()},
             }
             for thread in report.threads
@@ -158,12 +158,12 @@ def facts(runtime: Runtime, libc: Libc, program: Path, core: Path, report: Repor
     }
 
 
-def description(runtime: Runtime, case: Case, libc: Libc, report: Report, found: Any) -> Any:
+def description(runtime: Runtime, case: Case, build_id: str, report: Report, found: Any) -> Any:
     """What lies beside a core."""
     return {
         "glibc": runtime.glibc,
         "arch": runtime.arch,
-        "build_id": libc.build_id,
+        "build_id": build_id,
         "program": case.program,
         "arguments": list(case.arguments),
         "tunables": {f"glibc.malloc.{key}": value for key, value in case.tunables.items()},
@@ -197,7 +197,7 @@ def make(runtime: Runtime, only: Collection[str] = ()) -> None:
         found = facts(copied, libc, program, core, report)
         packed = lzma.compress(core.read_bytes(), preset=9 | lzma.PRESET_EXTREME)
         stem.with_name(stem.name + ".core.xz").write_bytes(packed)
-        text = json.dumps(description(runtime, case, libc, report, found), indent=1)
+        text = json.dumps(description(runtime, case, libc.build_id, report, found), indent=1)
         stem.with_name(stem.name + ".json").write_text(text + "\n")
         print(f"{stem.name}: {core.stat().st_size:,} bytes, packed {len(packed):,}")
         core.unlink()

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Sets up what `make demo` or `make test` needs on Debian or Ubuntu, and says what it does:
+# Sets up what `make demo`, `make test` or `make abis` needs on Debian or Ubuntu, and says what it does:
 # system packages by apt (as root or with sudo; otherwise the line to run is printed), and a virtual
 # environment of its own in .venv. Does nothing, quickly, where all is there.
 set -eu
@@ -11,6 +11,7 @@ demo="python3 python3-venv gdb gcc libc6-dev libc6-dbg make"
 tests="$demo gcc-multilib libc6-dev-i386 binutils strace gdbserver xz-utils zstd lz4 debian-archive-keyring"
 wanted=$demo
 [ "$what" = test ] && wanted=$tests
+[ "$what" = abis ] && wanted="$tests gdb-multiarch"
 
 missing=""
 for package in $wanted; do
@@ -37,7 +38,7 @@ fi
 stamp=.venv/.heapglass-$what
 if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
   extra=""
-  [ "$what" = test ] && extra="[dev]"
+  [ "$what" = demo ] || extra="[dev]"
   echo "setup: making a virtual environment in .venv (heapglass$extra)"
   [ -x .venv/bin/python ] || "$python" -m venv .venv
   .venv/bin/python -m pip install -q --disable-pip-version-check -e ".$extra"

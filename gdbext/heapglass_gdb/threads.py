@@ -9,11 +9,13 @@ import gdb
 
 from heapglass.source import Thread
 
-# The register that is the thread pointer; i386's is found by structure (heapglass.locate.tls).
+# The register that is the thread pointer, by gdb's and by qemu's name; where a target has none it
+# is found by structure (heapglass.locate.tls).
 POINTERS = {
     "x86_64": ("fs_base",),
     "x32": ("fs_base",),
-    "aarch64": ("tpidr",),
+    "aarch64": ("tpidr", "TPIDR_EL0"),
+    "arm": ("tpidruro", "TPIDRURO"),
     "riscv64": ("tp",),
     "ppc64": ("r13",),
     "ppc64le": ("r13",),

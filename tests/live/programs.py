@@ -118,7 +118,7 @@ class Thread:
     """A thread that lives."""
 
     tid: int
-    pthread_self: int
+    pointer: int  # its thread pointer; on x86 that is pthread_self()
 
 
 @dataclass(frozen=True)

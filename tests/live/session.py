@@ -38,7 +38,7 @@ def plan(report: Report) -> list[str]:
     blocks = sorted(report.blocks())
     for mem in {*blocks[:1], *blocks[len(blocks) // 2 :][:1], *blocks[-1:]}:
         lines += [f"chunk {mem:#x}", f"whatis {mem + 9:#x}", f"find {mem:#x}"]
-    lines += [f"whatis {thread.pthread_self:#x}" for thread in report.threads]
+    lines += [f"whatis {thread.pointer:#x}" for thread in report.threads]
     return sorted(lines)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from heapglass.errors import NotFound, UnsupportedGlibc
 from heapglass.heap.heap import Heap
+from heapglass.heap.target import HeapThread
 from heapglass.locate import Overrides, locate
 from heapglass.memory import ByteMemory, Region
 from heapglass.source import Machine, Symbol, Thread
@@ -74,6 +75,62 @@ def test_a_thread_pointer_that_no_register_gives_is_found_by_structure():
     (thread,) = target.threads
     assert thread.tp == TP
     assert thread.tcache == BASE + 0x10
+
+
+ARM64 = Machine("aarch64", 8, "little")
+
+
+def arm_process() -> MadeHeap:
+    """Return a heap with a struct pthread in front of the thread pointer, as aarch64 has it."""
+    made = process()
+    made.memory.write(TP, bytes(0x300))
+    made.set_word(TP, 0xF7000100)  # the DTV
+    made.set_word(0xF7000100 + 32, TP + 0x10)
+    made.set_word(TP + 0x10 + TCACHE_OFFSET, made.chunks[0] + 0x10)
+    made.set_word(TP + 0x10 + ARENA_OFFSET, ARENA)
+    robust_head = TP - 0x740 + 0xE0
+    made.set_word(robust_head, robust_head)
+    made.memory.write(robust_head - 16, (7).to_bytes(4, "little"))
+    return made
+
+
+def arm_thread(made: MadeHeap) -> HeapThread:
+    target = locate(FakeSource(made.memory, SYMBOLS, [Thread(7)], machine=ARM64))
+    (thread,) = target.threads
+    return thread
+
+
+def test_on_arm_a_thread_pointer_is_found_behind_the_list_of_robust_mutexes():
+    thread = arm_thread(arm_process())
+
+    assert (thread.tp, thread.tcache, thread.arena) == (TP, BASE + 0x10, ARENA)
+
+
+def test_on_arm_a_word_in_front_of_the_thread_pointer_is_not_taken_for_it():
+    made = arm_process()
+    made.set_word(TP - 0x40, 0xF7000100)  # the DTV's address once more, farther from its block
+    made.set_word(TP - 0x80, 0xF7002000)  # would be a DTV without blocks
+    made.set_word(0xF7000100 + 16, 2**64 - 1)  # a block that was not made yet
+
+    assert arm_thread(made).tp == TP
+
+
+@pytest.mark.parametrize(
+    ("address", "value"),
+    [
+        (TP, 0x10),  # no DTV can be read
+        (0xF7000100, 2**60),  # a generation that nobody reaches
+        (0xF7000100 + 32, 0xF7000010),  # its blocks are not behind the thread pointer
+        (TP - 0x740 + 0xE0, 0xF7000000),  # holds a robust mutex
+        (TP - 0x740 + 0xD0, 8),  # is another thread's
+    ],
+)
+def test_on_arm_what_is_no_thread_gives_no_thread_pointer(address: int, value: int):
+    made = arm_process()
+    made.set_word(0xF7000100 + 16, 0)
+    made.set_word(address, value)
+
+    assert arm_thread(made).tp is None
 
 
 def test_without_a_tcache_in_the_block_the_thread_is_not_known():

@@ -104,6 +104,15 @@ def test_the_tests_need_more_than_the_demo(machine: Machine):
         assert f" {package}" not in demo
 
 
+def test_other_machines_need_one_more_package_and_the_same_python_ones(machine: Machine):
+    assert " gdb-multiarch" in machine.set_up("abis").stdout
+    assert " gdb-multiarch" not in machine.set_up("test").stdout
+    machine.program("id", "echo 0")
+    machine.set_up("abis")
+
+    assert any(".[dev]" in line for line in machine.calls())
+
+
 def test_where_all_is_there_nothing_is_done_or_said(machine: Machine):
     machine.program("id", "echo 0")
     machine.program("dpkg-query", "echo installed")

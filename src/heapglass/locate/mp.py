@@ -30,7 +30,9 @@ def find_mp(
     symbols = [s for s in source.symbols("mp_") if not s.tls and s.value]
     own = [s for s in symbols if library and library.owns(s)]
     for symbol in own or symbols:
-        verdict = verify_mp(target.memory, shape.layout, symbol.value, True)
+        layouts = shape.variants("malloc_par")
+        verdicts = [verify_mp(target.memory, one, symbol.value, True) for one in layouts]
+        verdict = next((one for one in verdicts if one.good), verdicts[0])
         if verdict.good:
             target.mp = Place(symbol.value, symbol.how, symbol.module, verdict.passed)
             _settle(target, shape, symbol.value)

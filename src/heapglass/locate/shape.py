@@ -71,6 +71,10 @@ class Shape:
             "change was taken into this build"
         )
 
+    def variants(self, group: str) -> list[Layout]:
+        """Return what a group may look like, the likeliest first; one if the release is known."""
+        return [self.layout] if self.known else list(self._options(group))
+
     def _options(self, group: str) -> Iterator[Layout]:
         """Yield layouts that differ in a group, this one's own first."""
         seen = [_value(self.layout, group)]
