@@ -10,15 +10,15 @@ from heapglass.glibc.layout import layout_for
 from heapglass.heap.target import Target
 from heapglass.locate.code import find_by_code
 from heapglass.locate.libraries import Library
-from heapglass.memory import ByteMemory
+from heapglass.memory import ByteMemory, Region
 from heapglass.source import Module, Part
 
 from ..heap.made import ARENA, MP, MadeHeap
 
-TEXT = 0xF7C00000
+TEXT, HEAP = 0xF7C00000, 0xF7800000
 DATA = MP & -4096
 GOT = DATA + 0x10
-MAX_FAST, PERTURB, KEY, NEXT_TO_USE = (ARENA + 0x8A0 + 8 * n for n in range(4))
+MAX_FAST, PERTURB, KEY, NEXT_TO_USE, CURBRK = (ARENA + 0x8A0 + 8 * n for n in range(5))
 NARENAS = MP - 0x18
 
 
@@ -60,7 +60,7 @@ def malloc_o(word: int) -> Code:
     for _ in range(3):
         code.use(b"", b"\x8b", 0, PERTURB)
     code.use(b"", b"\x89", 0, PERTURB)
-    for variable in (KEY, NEXT_TO_USE):
+    for variable in (KEY, NEXT_TO_USE, CURBRK):
         code.use(rex, b"\x8d", 7, variable)
         code.use(rex, b"\x8b", 0, variable)
         code.use(rex, b"\x8b", 2, variable)
@@ -72,11 +72,13 @@ def malloc_o(word: int) -> Code:
 def read(code: Code) -> tuple[Target, Library]:
     word = code.word
     made = MadeHeap([0x21], version=(2, 36), word=word)
-    whole = ByteMemory({TEXT: bytes(0x1000), DATA: bytes(0x3000)})
+    pieces = {HEAP: bytes(0x1000), TEXT: bytes(0x1000), DATA: bytes(0x3000)}
+    whole = ByteMemory(pieces, [Region(at, at + len(data)) for at, data in pieces.items()])
     whole.write(ARENA, made.memory.read(ARENA, made.layout.state.size))
     whole.write(TEXT, code.text)
     layout = made.layout
-    for address, value in ((NARENAS, 1), (KEY, 0x5EC8E7), (NEXT_TO_USE, ARENA), (PERTURB, 0xA5)):
+    more = (PERTURB, 0xA5), (CURBRK, HEAP + 0x1000)
+    for address, value in ((NARENAS, 1), (KEY, 0x5EC8E7), (NEXT_TO_USE, ARENA), *more):
         whole.write(address, value.to_bytes(word, "little"))
     target = Target(whole, layout, made.target.main_arena, made.target.mp)
     parts = (
@@ -119,8 +121,8 @@ def test_what_is_known_already_is_not_looked_for(word: int):
 def test_two_that_fit_are_both_refused():
     code = malloc_o(8)
     for _ in range(3):
-        code.use(b"", b"\x8b", 0, PERTURB + 0x18)
-    code.use(b"", b"\x89", 0, PERTURB + 0x18)
+        code.use(b"", b"\x8b", 0, PERTURB + 0x20)
+    code.use(b"", b"\x89", 0, PERTURB + 0x20)
     code.use(b"\x48", b"\x8d", 0, ARENA)
     target, library = read(code)
 

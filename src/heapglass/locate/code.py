@@ -131,9 +131,15 @@ def _is_tcache_key(words: Words, target: Target, to: int, uses: list[Use]) -> bo
         return False
     try:
         value = words.word(to)
-        return value != 0 and value not in _ring(words, target)  # next_to_use is used alike
+        # next_to_use is used alike, and so is __curbrk
+        return value not in (0, *_ring(words, target), *_ends(words))
     except MemoryFault:
         return False
+
+
+def _ends(words: Words) -> list[int]:
+    """Return where mappings end."""
+    return [region.end for region in words.memory.regions()]
 
 
 def _ring(words: Words, target: Target) -> list[int]:
