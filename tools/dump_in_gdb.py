@@ -78,9 +78,16 @@ def facts(arch: str) -> dict[str, Any]:
     return {
         "main_arena": at("(unsigned long)&main_arena"),
         "mp_": at("(unsigned long)&mp_"),
+        "mtag_enabled": at("(unsigned long)&mtag_enabled") if tags(arch) else 0,
         "l_tls_offset": int(loaded["l_tls_offset"]),
         "pointers": {str(thread.ptid[1]): pointer(thread, arch) for thread in threads()},
     }
+
+
+def tags(arch: str) -> bool:
+    """Whether malloc tags memory."""
+    known = gdb.lookup_static_symbol("mtag_enabled") if arch == "arm64" else None
+    return known is not None and bool(known.value())
 
 
 def at(expression: str) -> int:

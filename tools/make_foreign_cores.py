@@ -4,8 +4,10 @@ Each program of fixtures/programs runs on a real glibc under qemu's user mode. g
 its heap is ready and writes the notes of a core (threads with their registers, auxiliary vector,
 mapped files); the memory beside them is what a kernel would write: private memory that was written
 to, and the first page of every file. For aarch64 the thread pointers are put in as the kernel does
-it (NT_ARM_TLS); for 32-bit arm the kernel has no such note. Beside each core lies a ``.json`` with
-what the program reported and where plain gdb finds main_arena, mp_ and each thread's tcache.
+it (NT_ARM_TLS); for 32-bit arm the kernel has no such note. Those of fixtures/cores/tagged are of
+programs whose malloc tags memory, with the tags in their pointers. Beside each core lies a
+``.json`` with what the program reported and where plain gdb finds main_arena, mp_ and each thread's
+tcache.
 
 Needs tools/fetch_cross.py, tools/fetch_runtimes.py --layouts and gdb-multiarch.
 """
@@ -43,8 +45,9 @@ from programs import (  # noqa: E402
 from tiny_debug import NOTE, debug_file  # noqa: E402
 
 FOREIGN = ROOT / "fixtures" / "cores" / "foreign"
+TAGGED = FOREIGN.with_name("tagged")
 WANTED = {
-    ("arm64", "2.41"): ("bins", "threads", "late"),
+    ("arm64", "2.41"): ("bins", "threads", "late", "bins-tagged", "threads-tagged"),
     ("arm64", "2.44"): ("late",),
     ("arm64", "2.31"): ("threads",),
     ("armhf", "2.41"): ("bins", "threads", "late"),
@@ -176,11 +179,13 @@ def found_by_gdb(
         "main_arena": hex(said["main_arena"]),
         "mp_": hex(said["mp_"]),
         "threads": threads,
+        **({"mtag_enabled": hex(said["mtag_enabled"])} if said["mtag_enabled"] else {}),
     }
 
 
-def make(machine: Machine, runtime: Runtime, program: str) -> None:
-    """Make one core and what lies beside it."""
+def make(machine: Machine, runtime: Runtime, name: str) -> None:
+    """Make one core and what lies beside it. A program's *name* may end in ``-tagged``."""
+    program, _, tagged = name.partition("-")
     copied = in_workshop(runtime)
     built = build(copied, program, WORKSHOP / "programs")
     place = built.parent
@@ -191,7 +196,7 @@ def make(machine: Machine, runtime: Runtime, program: str) -> None:
         *(f"dump(Path({str(place)!r}), {machine.arch!r})", "end"),
         f"generate-core-file {whole}",
     ]
-    with served(machine, built, place / "report", place) as socket:
+    with served(machine, built, place / "report", place, bool(tagged)) as socket:
         run_gdb(place / "dump.gdb", [*to_heap_ready(copied, built, socket), *dump])
     report = read_report(place / "report")
     mappings = json.loads((place / "mappings.json").read_text())
@@ -200,7 +205,7 @@ def make(machine: Machine, runtime: Runtime, program: str) -> None:
     core = compose(whole, notes, mappings, (place / "memory.bin").read_bytes())
     build_id = build_id_of(copied.libdir / "libc.so.6")
     found = found_by_gdb(machine, said, thread_offsets(copied, build_id), core, report)
-    stem = FOREIGN / f"{runtime.name}-{program}"
+    stem = (TAGGED if tagged else FOREIGN) / f"{runtime.name}-{name}"
     packed = lzma.compress(core, preset=9 | lzma.PRESET_EXTREME)
     stem.with_name(stem.name + ".core.xz").write_bytes(packed)
     text = json.dumps(description(runtime, Case(program), build_id, report, found), indent=1)
@@ -214,7 +219,8 @@ def main() -> int:
     parser.add_argument("--runtimes", type=Path, default=RUNTIMES, help="folder of runtimes")
     parser.add_argument("names", nargs="*", help="cores to make, as 2.41-s390x-bins; else all")
     arguments = parser.parse_args()
-    FOREIGN.mkdir(parents=True, exist_ok=True)
+    for folder in (FOREIGN, TAGGED):
+        folder.mkdir(parents=True, exist_ok=True)
     try:
         for (arch, glibc), programs in WANTED.items():
             for program in programs:
