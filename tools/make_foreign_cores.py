@@ -46,8 +46,16 @@ from tiny_debug import NOTE, debug_file  # noqa: E402
 
 FOREIGN = ROOT / "fixtures" / "cores" / "foreign"
 TAGGED = FOREIGN.with_name("tagged")
+TAGGING_PROGRAMS = ("bins", "mmapped", "threads")
 WANTED = {
-    ("arm64", "2.41"): ("bins", "threads", "late", "bins-tagged", "threads-tagged"),
+    ("arm64", "2.41"): (
+        "bins",
+        "threads",
+        "late",
+        "bins-tagged",
+        "mmapped-tagged",
+        "threads-tagged",
+    ),
     ("arm64", "2.44"): ("late",),
     ("arm64", "2.31"): ("threads",),
     ("armhf", "2.41"): ("bins", "threads", "late"),

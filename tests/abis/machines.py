@@ -168,7 +168,9 @@ class LiveSession(NamedTuple):
     answers: Mapping[str, Answers]
 
 
-def run_live(machine: Machine, runtime: Runtime, program: str, place: Path) -> LiveSession:
+def run_live(
+    machine: Machine, runtime: Runtime, program: str, place: Path, tagged: bool = False
+) -> LiveSession:
     """Run a program under the emulator and ask through its gdb server. Takes ten seconds.
 
     :raises SessionFailed: if gdb or the program did not come to its end.
@@ -177,7 +179,7 @@ def run_live(machine: Machine, runtime: Runtime, program: str, place: Path) -> L
     for old in place.iterdir():
         old.unlink()
     built, report = build(runtime, program), place / "report"
-    with served(machine, built, report, place) as socket:
+    with served(machine, built, report, place, tagged) as socket:
         commands = [*to_heap_ready(runtime, built, socket), *ask(report, place, built)]
         run_gdb(place / "live.gdb", commands)
     answers = {way: Answers(json.loads((place / f"{way}.json").read_text())) for way in WAYS}
