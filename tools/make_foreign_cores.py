@@ -69,14 +69,14 @@ WANTED = {
     ("s390x", "2.36"): ("threads",),
 }
 # Notes that the kernel writes as well; gdb's registers of vectors and its own note are left out.
-NT_PRSTATUS, NT_ARM_TLS = 1, 0x401
+NT_PRSTATUS, NT_ARM_TLS, NT_ARM_TAGGED_ADDR_CTRL = 1, 0x401, 0x409
 KEPT_NOTES = (NT_PRSTATUS, 3, 6, 0x46494C45)  # NT_PRPSINFO, NT_AUXV, NT_FILE
 PT_LOAD, PT_NOTE = 1, 4
 FLAGS = {"r": 4, "w": 2, "x": 1}
 
 
-def notes_of(core: Path, pointers: Mapping[str, int], arch: str) -> bytes:
-    """The notes of gdb's core that are kept, with those of the thread pointers."""
+def notes_of(core: Path, said: Mapping[str, Any], arch: str) -> bytes:
+    """The notes of gdb's core that are kept, with those of the thread pointers and of tags."""
     with core.open("rb") as stream:
         elf = ELFFile(stream)
         order = "<" if elf.little_endian else ">"
@@ -89,8 +89,10 @@ def notes_of(core: Path, pointers: Mapping[str, int], arch: str) -> bytes:
             continue
         out += _note(order, name, kind, desc)
         if kind == NT_PRSTATUS and arch == "arm64":
-            tid = struct.unpack_from(order + "I", desc, 16 + 2 * word)[0]
-            out += _note(order, b"LINUX\0", NT_ARM_TLS, struct.pack("<Q", pointers[str(tid)]))
+            tid = str(struct.unpack_from(order + "I", desc, 16 + 2 * word)[0])
+            values = (NT_ARM_TLS, "pointers"), (NT_ARM_TAGGED_ADDR_CTRL, "tag_ctl")
+            for number, key in values:
+                out += _note(order, b"LINUX\0", number, struct.pack("<Q", said[key][tid]))
     return out
 
 
@@ -209,7 +211,7 @@ def make(machine: Machine, runtime: Runtime, name: str) -> None:
     report = read_report(place / "report")
     mappings = json.loads((place / "mappings.json").read_text())
     said = json.loads((place / "facts.json").read_text())
-    notes = notes_of(whole, said["pointers"], machine.arch)
+    notes = notes_of(whole, said, machine.arch)
     core = compose(whole, notes, mappings, (place / "memory.bin").read_bytes())
     build_id = build_id_of(copied.libdir / "libc.so.6")
     found = found_by_gdb(machine, said, thread_offsets(copied, build_id), core, report)

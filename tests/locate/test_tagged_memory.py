@@ -18,8 +18,15 @@ REQUEST = 5000
 class Tagging(ModelSource):
     """A process on aarch64 with the symbol and the capabilities that a test wants."""
 
-    def __init__(self, played: Played, hwcap2: int | None, enabled: int | None) -> None:
+    def __init__(
+        self,
+        played: Played,
+        hwcap2: int | None,
+        enabled: int | None,
+        tag_ctl: int | None = None,
+    ) -> None:
         super().__init__(played, played.allocator.layout.release)
+        self._threads = [thread._replace(tag_ctl=tag_ctl) for thread in self._threads]
         self._vector = {} if hwcap2 is None else {26: hwcap2}
         self._at = played.allocator.places.end()  # the padding behind libc's variables
         self._symbol = enabled is not None
@@ -60,6 +67,21 @@ def test_a_block_ends_where_its_own_memory_ends_if_tags_are_in_use(hwcap2, enabl
 
     size = played.allocator.layout.request2size(REQUEST)
     assert usable(Tagging(played, hwcap2, enabled), block) == (size - spared, [])
+
+
+@pytest.mark.parametrize("tag_ctl", [0, 1])  # 1: tagged addresses in system calls, as HWASan asks
+def test_a_thread_that_asked_the_kernel_for_no_tags_has_none(tag_ctl):
+    played, block = made()
+
+    size = played.allocator.layout.request2size(REQUEST)
+    assert usable(Tagging(played, MTE, None, tag_ctl), block) == (size - 8, [])
+
+
+@pytest.mark.parametrize("tag_ctl", [2, 0x7FFF3])  # what qemu and what the kernel says
+def test_tags_may_be_the_programs_own(tag_ctl):
+    played, block = made()
+
+    assert usable(Tagging(played, MTE, None, tag_ctl), block)[0] is None
 
 
 @pytest.mark.parametrize("hwcap2", [MTE, None])

@@ -31,6 +31,8 @@ from .verify import Verdict, verify_arena
 
 AT_HWCAP2 = 26
 HWCAP2_MTE = 1 << 18  # of aarch64
+# Of PR_SET_TAGGED_ADDR_CTRL: how faults of tags are told, and which tags may be drawn.
+TAGS_ON = 3 << 1 | 0xFFFF << 3
 PAGE_SIZES = (0x1000, 0x2000, 0x4000, 0x10000)
 MOST_MEMORY = 512 << 20  # bytes that are searched where no file is known
 NO_HEAP_HINT = (
@@ -128,9 +130,16 @@ def _page_size(source: Source) -> int:
 
 
 def _may_tag(source: Source) -> bool:
-    """Whether memory may have tags; where the auxiliary vector does not say, an aarch64 may."""
-    capabilities = source.auxv().get(AT_HWCAP2, HWCAP2_MTE)
-    return source.machine.abi == "aarch64" and bool(capabilities & HWCAP2_MTE)
+    """Whether malloc may tag memory, by the processor and by what the kernel was asked for.
+
+    Where neither is known, an aarch64 may.
+    """
+    if source.machine.abi != "aarch64":
+        return False
+    if not source.auxv().get(AT_HWCAP2, HWCAP2_MTE) & HWCAP2_MTE:
+        return False
+    asked = [thread.tag_ctl for thread in source.threads() if thread.tag_ctl is not None]
+    return not asked or any(value & TAGS_ON for value in asked)
 
 
 def _untagged(source: Source, said: Overrides) -> Overrides:
