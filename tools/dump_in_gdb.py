@@ -78,9 +78,17 @@ def facts(arch: str) -> dict[str, Any]:
     return {
         "main_arena": at("(unsigned long)&main_arena"),
         "mp_": at("(unsigned long)&mp_"),
+        "mtag_enabled": at("(unsigned long)&mtag_enabled") if tags(arch) else 0,
         "l_tls_offset": int(loaded["l_tls_offset"]),
+        "tag_ctl": {str(thread.ptid[1]): tag_control(thread, arch) for thread in threads()},
         "pointers": {str(thread.ptid[1]): pointer(thread, arch) for thread in threads()},
     }
+
+
+def tags(arch: str) -> bool:
+    """Whether malloc tags memory."""
+    known = gdb.lookup_static_symbol("mtag_enabled") if arch == "arm64" else None
+    return known is not None and bool(known.value())
 
 
 def at(expression: str) -> int:
@@ -91,6 +99,12 @@ def at(expression: str) -> int:
 def threads() -> list[Any]:
     """Return the threads by id."""
     return sorted(gdb.selected_inferior().threads(), key=lambda thread: int(thread.ptid[1]))
+
+
+def tag_control(thread: Any, arch: str) -> int:
+    """Return what a thread has asked the kernel about tags; 0 where there is no such thing."""
+    thread.switch()
+    return int(gdb.newest_frame().read_register("tag_ctl")) if arch == "arm64" else 0
 
 
 def pointer(thread: Any, arch: str) -> int:

@@ -4,8 +4,10 @@ Each program of fixtures/programs runs on a real glibc under qemu's user mode. g
 its heap is ready and writes the notes of a core (threads with their registers, auxiliary vector,
 mapped files); the memory beside them is what a kernel would write: private memory that was written
 to, and the first page of every file. For aarch64 the thread pointers are put in as the kernel does
-it (NT_ARM_TLS); for 32-bit arm the kernel has no such note. Beside each core lies a ``.json`` with
-what the program reported and where plain gdb finds main_arena, mp_ and each thread's tcache.
+it (NT_ARM_TLS); for 32-bit arm the kernel has no such note. Those of fixtures/cores/tagged are of
+programs whose malloc tags memory, with the tags in their pointers. Beside each core lies a
+``.json`` with what the program reported and where plain gdb finds main_arena, mp_ and each thread's
+tcache.
 
 Needs tools/fetch_cross.py, tools/fetch_runtimes.py --layouts and gdb-multiarch.
 """
@@ -43,8 +45,17 @@ from programs import (  # noqa: E402
 from tiny_debug import NOTE, debug_file  # noqa: E402
 
 FOREIGN = ROOT / "fixtures" / "cores" / "foreign"
+TAGGED = FOREIGN.with_name("tagged")
+TAGGING_PROGRAMS = ("bins", "mmapped", "threads")
 WANTED = {
-    ("arm64", "2.41"): ("bins", "threads", "late"),
+    ("arm64", "2.41"): (
+        "bins",
+        "threads",
+        "late",
+        "bins-tagged",
+        "mmapped-tagged",
+        "threads-tagged",
+    ),
     ("arm64", "2.44"): ("late",),
     ("arm64", "2.31"): ("threads",),
     ("armhf", "2.41"): ("bins", "threads", "late"),
@@ -58,14 +69,14 @@ WANTED = {
     ("s390x", "2.36"): ("threads",),
 }
 # Notes that the kernel writes as well; gdb's registers of vectors and its own note are left out.
-NT_PRSTATUS, NT_ARM_TLS = 1, 0x401
+NT_PRSTATUS, NT_ARM_TLS, NT_ARM_TAGGED_ADDR_CTRL = 1, 0x401, 0x409
 KEPT_NOTES = (NT_PRSTATUS, 3, 6, 0x46494C45)  # NT_PRPSINFO, NT_AUXV, NT_FILE
 PT_LOAD, PT_NOTE = 1, 4
 FLAGS = {"r": 4, "w": 2, "x": 1}
 
 
-def notes_of(core: Path, pointers: Mapping[str, int], arch: str) -> bytes:
-    """The notes of gdb's core that are kept, with those of the thread pointers."""
+def notes_of(core: Path, said: Mapping[str, Any], arch: str) -> bytes:
+    """The notes of gdb's core that are kept, with those of the thread pointers and of tags."""
     with core.open("rb") as stream:
         elf = ELFFile(stream)
         order = "<" if elf.little_endian else ">"
@@ -78,8 +89,10 @@ def notes_of(core: Path, pointers: Mapping[str, int], arch: str) -> bytes:
             continue
         out += _note(order, name, kind, desc)
         if kind == NT_PRSTATUS and arch == "arm64":
-            tid = struct.unpack_from(order + "I", desc, 16 + 2 * word)[0]
-            out += _note(order, b"LINUX\0", NT_ARM_TLS, struct.pack("<Q", pointers[str(tid)]))
+            tid = str(struct.unpack_from(order + "I", desc, 16 + 2 * word)[0])
+            values = (NT_ARM_TLS, "pointers"), (NT_ARM_TAGGED_ADDR_CTRL, "tag_ctl")
+            for number, key in values:
+                out += _note(order, b"LINUX\0", number, struct.pack("<Q", said[key][tid]))
     return out
 
 
@@ -176,11 +189,13 @@ def found_by_gdb(
         "main_arena": hex(said["main_arena"]),
         "mp_": hex(said["mp_"]),
         "threads": threads,
+        **({"mtag_enabled": hex(said["mtag_enabled"])} if said["mtag_enabled"] else {}),
     }
 
 
-def make(machine: Machine, runtime: Runtime, program: str) -> None:
-    """Make one core and what lies beside it."""
+def make(machine: Machine, runtime: Runtime, name: str) -> None:
+    """Make one core and what lies beside it. A program's *name* may end in ``-tagged``."""
+    program, _, tagged = name.partition("-")
     copied = in_workshop(runtime)
     built = build(copied, program, WORKSHOP / "programs")
     place = built.parent
@@ -191,16 +206,16 @@ def make(machine: Machine, runtime: Runtime, program: str) -> None:
         *(f"dump(Path({str(place)!r}), {machine.arch!r})", "end"),
         f"generate-core-file {whole}",
     ]
-    with served(machine, built, place / "report", place) as socket:
+    with served(machine, built, place / "report", place, bool(tagged)) as socket:
         run_gdb(place / "dump.gdb", [*to_heap_ready(copied, built, socket), *dump])
     report = read_report(place / "report")
     mappings = json.loads((place / "mappings.json").read_text())
     said = json.loads((place / "facts.json").read_text())
-    notes = notes_of(whole, said["pointers"], machine.arch)
+    notes = notes_of(whole, said, machine.arch)
     core = compose(whole, notes, mappings, (place / "memory.bin").read_bytes())
     build_id = build_id_of(copied.libdir / "libc.so.6")
     found = found_by_gdb(machine, said, thread_offsets(copied, build_id), core, report)
-    stem = FOREIGN / f"{runtime.name}-{program}"
+    stem = (TAGGED if tagged else FOREIGN) / f"{runtime.name}-{name}"
     packed = lzma.compress(core, preset=9 | lzma.PRESET_EXTREME)
     stem.with_name(stem.name + ".core.xz").write_bytes(packed)
     text = json.dumps(description(runtime, Case(program), build_id, report, found), indent=1)
@@ -214,7 +229,8 @@ def main() -> int:
     parser.add_argument("--runtimes", type=Path, default=RUNTIMES, help="folder of runtimes")
     parser.add_argument("names", nargs="*", help="cores to make, as 2.41-s390x-bins; else all")
     arguments = parser.parse_args()
-    FOREIGN.mkdir(parents=True, exist_ok=True)
+    for folder in (FOREIGN, TAGGED):
+        folder.mkdir(parents=True, exist_ok=True)
     try:
         for (arch, glibc), programs in WANTED.items():
             for program in programs:

@@ -45,7 +45,9 @@ def read_threads(abi: str) -> list[Thread]:
         for thread in gdb.selected_inferior().threads():
             pid, lwp, _ = thread.ptid
             thread.switch()
-            threads.append(Thread(lwp or pid, thread.num, _pointer(abi), _register("sp")))
+            tag_ctl = _register("tag_ctl") if abi == "aarch64" else None
+            made = Thread(lwp or pid, thread.num, _pointer(abi), _register("sp"), tag_ctl)
+            threads.append(made)
     return sorted(threads)
 
 

@@ -27,6 +27,7 @@ class Thread(NamedTuple):
     number: int | None = None  # gdb's own thread number, None outside of gdb
     tp: int | None = None  # thread pointer (fs_base, gs base, tpidr…), None if not known
     sp: int | None = None  # stack pointer, None if not known
+    tag_ctl: int | None = None  # aarch64: PR_GET_TAGGED_ADDR_CTRL, None if not known
 
 
 class Symbol(NamedTuple):

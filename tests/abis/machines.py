@@ -23,6 +23,8 @@ from session import NOWHERE, Answers, SessionFailed, questions, settings  # noqa
 BUILT = ROOT / ".cache" / "programs"
 PATIENCE = 300  # seconds for one run of gdb; the slowest takes twenty
 GDB = "gdb-multiarch"
+# A processor with memory tagging, and malloc told to use it.
+TAGGING = {"QEMU_CPU": "max", "GLIBC_TUNABLES": "glibc.mem.tagging=1"}
 PROGRAMS = ("bins", "threads", "late")
 WAYS = ("live", "unmapped", "bare")  # symbols; the same, and no mappings are told; no symbols
 
@@ -81,8 +83,12 @@ def build(runtime: Runtime, program: str, folder: Path = BUILT) -> Path:
 
 
 @contextmanager
-def served(machine: Machine, program: Path, report: Path, place: Path) -> Iterator[Path]:
+def served(
+    machine: Machine, program: Path, report: Path, place: Path, tagged: bool = False
+) -> Iterator[Path]:
     """Start a program under the emulator, stopped at its first instruction; yield the socket.
+
+    *tagged*: with malloc's memory tagging on (arm64).
 
     :raises SessionFailed: if the emulator ends before it listens.
     """
@@ -93,7 +99,9 @@ def served(machine: Machine, program: Path, report: Path, place: Path) -> Iterat
     socket.unlink(missing_ok=True)
     command = [str(emulator), "-g", str(socket), str(program), str(report)]
     with (place / "qemu.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=place, env={}, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command, cwd=place, env=TAGGING if tagged else {}, stdout=log, stderr=log
+        )
     try:
         end = time.monotonic() + PATIENCE
         while not socket.exists():
@@ -160,7 +168,9 @@ class LiveSession(NamedTuple):
     answers: Mapping[str, Answers]
 
 
-def run_live(machine: Machine, runtime: Runtime, program: str, place: Path) -> LiveSession:
+def run_live(
+    machine: Machine, runtime: Runtime, program: str, place: Path, tagged: bool = False
+) -> LiveSession:
     """Run a program under the emulator and ask through its gdb server. Takes ten seconds.
 
     :raises SessionFailed: if gdb or the program did not come to its end.
@@ -169,7 +179,7 @@ def run_live(machine: Machine, runtime: Runtime, program: str, place: Path) -> L
     for old in place.iterdir():
         old.unlink()
     built, report = build(runtime, program), place / "report"
-    with served(machine, built, report, place) as socket:
+    with served(machine, built, report, place, tagged) as socket:
         commands = [*to_heap_ready(runtime, built, socket), *ask(report, place, built)]
         run_gdb(place / "live.gdb", commands)
     answers = {way: Answers(json.loads((place / f"{way}.json").read_text())) for way in WAYS}

@@ -7,15 +7,19 @@ and without any symbols.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from machines import MACHINES, PROGRAMS, WAYS, LiveSession
+from machines import MACHINES, PROGRAMS, WAYS, LiveSession, run_live
+from programs import find_runtime
 from session import XML, blocks_in_use
 
 Record = Callable[[str, object], None]
 
 FOUND_BY = {"live": "symbol", "unmapped": "dwarf", "bare": "scan"}
 WARNINGS = {"live": [], "unmapped": ["the remote target does not tell its mappings"], "bare": []}
+
+ADDRESS = (1 << 56) - 1  # of a pointer with a tag
 
 every_program = pytest.mark.parametrize(
     ("arch", "glibc", "program"),
@@ -73,3 +77,27 @@ def test_malloc_info_is_what_the_program_printed(live: LiveSession, way: str):
     warnings = "".join(f"! {text}\n" for text in WARNINGS[way])
 
     assert live.answers[way].text[XML] == live.report.malloc_info + warnings
+
+
+@pytest.mark.parametrize("program", ["threads", "mmapped"])
+def test_where_malloc_tags_memory_all_is_read_but_what_only_a_symbol_tells(
+    program: str, tmp_path: Path
+):
+    tagged = run_live(MACHINES["arm64"], find_runtime("2.41", "arm64"), program, tmp_path, True)
+    blocks = tagged.report.blocks()
+    held = {mem & ADDRESS: usable for mem, usable in blocks.items()}
+
+    found = {way: tagged.answers[way].document("chunks --all") for way in WAYS}
+
+    assert set(held) != set(blocks)
+    assert blocks_in_use(found["live"]) == held
+    assert found["live"]["warnings"] == []
+    bare = blocks_in_use(found["bare"])
+    assert set(bare) == set(held)
+    assert {mem for mem, usable in bare.items() if usable != held[mem]} == {
+        mem for mem, usable in bare.items() if usable is None
+    }
+    assert [text for text in found["bare"]["warnings"] if "mtag_enabled" not in text] == []
+    for way in ("live", "bare"):
+        threads = tagged.answers[way].document("info")["threads"]
+        assert {row["tcache_state"] for row in threads} == {"active"}

@@ -10,6 +10,7 @@ from heapglass.model import Allocator
 from heapglass.model.allocator import Thread as ModelThread
 from heapglass.source import Machine, Module, Part, Symbol, Thread
 
+AT_PAGESZ = 6
 LIBC = "libc.so.6"  # as the model's regions are named
 SIZES = (24, 24, 100, 100, 600, 1300, 1300, 40000)
 
@@ -54,6 +55,7 @@ class ModelSource:
         self.warnings: list[str] = []
         self._banner = banner
         self._modules = modules
+        self._page_size = played.allocator.machine.kernel.page_size
         self._threads = [
             Thread(thread.number, tp=thread.tp if tp else None) for thread in played.threads
         ]
@@ -62,7 +64,7 @@ class ModelSource:
         return self._threads
 
     def auxv(self) -> dict[int, int]:
-        return {}
+        return {AT_PAGESZ: self._page_size}
 
     def modules(self) -> Sequence[Module]:
         return [Module(name, 0, "", "", "") for name in self._modules]

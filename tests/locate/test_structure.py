@@ -329,3 +329,16 @@ def test_nothing_is_found_in_memory_that_is_not_there():
 
     with pytest.raises(NotFound, match="no glibc heap here"):
         locate(source)
+
+
+def test_where_mappings_are_not_known_nobody_is_said_to_have_no_tcache():
+    played = play("2.42", threads=1)
+    memory = played.allocator.memory
+    pieces = {r.start: bytes(memory.view(r.start, r.end)) for r in memory.regions()}
+    blind = ModelSource(played, "2.42", memory=ByteMemory(pieces, []), tp=False)
+    where = played.allocator.places
+
+    target = locate(blind, Overrides(main_arena=where.main_arena, mp=where.mp))
+
+    assert [thread.tcache_state for thread in target.threads] == ["unknown"]
+    assert any("tcache" in text for text in target.missing)

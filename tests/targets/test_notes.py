@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from heapglass.source import Thread
 from heapglass.targets.elf import read_header, read_notes
 
 from .build import MACHINES, NT_386_TLS, NT_ARM_TLS, NT_FILE, Core, Load, open_bytes
@@ -66,6 +67,20 @@ def test_arm_has_it_in_a_note(abi: str, sp: int, count: int, size: int, tmp_path
         assert [(t.id, t.tp, t.sp) for t in source.threads()] == [(5, TP, SP)]
 
 
+@pytest.mark.parametrize(
+    ("desc", "known"), [((0x7FFF3).to_bytes(8, "little"), 0x7FFF3), (b"", None)]
+)
+def test_aarch64_says_what_a_thread_asked_about_tags(
+    desc: bytes, known: int | None, tmp_path: Path
+) -> None:
+    core = made("aarch64")
+    for number in (5, 6):
+        core.notes += core.status(number, registers(core, 34, {31: SP}, 8))
+    core.notes += core.note(0x409, desc, b"LINUX\0")
+    with open_bytes(core.build(), tmp_path) as source:
+        assert [thread.tag_ctl for thread in source.threads()] == [None, known]
+
+
 def test_s390x_has_it_in_two_access_registers(tmp_path: Path) -> None:
     core = made("s390x")
     values = registers(core, 18, {17: SP}) + core.pack("II", 0x3FF, TP) + bytes(64)
@@ -78,7 +93,7 @@ def test_an_unknown_machine_has_threads_without_registers(tmp_path: Path) -> Non
     core = made("ppc")
     core.notes = core.status(5, bytes(200))
     with open_bytes(core.build(), tmp_path) as source:
-        assert [tuple(t) for t in source.threads()] == [(5, None, None, None)]
+        assert list(source.threads()) == [Thread(5)]
 
 
 @pytest.mark.parametrize(("number", "abi"), [(0xABCD, "machine-43981"), (8, "mips")])
@@ -100,7 +115,7 @@ def test_registers_that_are_cut_off_are_not_known(tmp_path: Path) -> None:
     core = made("x86_64")
     core.notes = core.note(1, bytes(32) + core.pack("I", 9) + bytes(100))
     with open_bytes(core.build(), tmp_path) as source:
-        assert [tuple(t) for t in source.threads()] == [(9, None, None, None)]
+        assert list(source.threads()) == [Thread(9)]
 
 
 def test_notes_of_others_are_not_taken_for_the_kernels(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature("malloc_info_subheaps", (2, 27), NEVER, "7a9368a117"),
     Feature("malloc_info_counts_top", (2, 31), NEVER, "b6d2c4475d"),
     Feature("free_small_to_bin", (2, 41), NEVER, "e2436d6f5a"),
+    Feature("memory_tagging", (2, 33), (2, 44), "3784dfc098: MTE on aarch64; gone in 2.44"),
     Feature("hooks", BEFORE, (2, 34), "2d2d9f2b48"),
     # What only an allocator has to know: where it starts, what it checks, which way it goes.
     Feature("init_at_start", (2, 42), NEVER, "25d37948c9: before main"),

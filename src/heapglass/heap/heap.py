@@ -11,7 +11,7 @@ from .arena import Arena, read_ring
 from .columns import MMAPPED, STATE_NAMES, Columns
 from .lists import FreeList, bin_lists, fast_lists
 from .mmapped import MmappedChunk, MmappedFinder
-from .params import Params, read_params
+from .params import Params, read_params, read_variables
 from .segments import MainHeap, Segment, arena_heaps, coalesce, top_end, walk_segment
 from .states import Judge
 from .target import Target
@@ -222,6 +222,34 @@ class Heap:
             for cache in self.tcaches
             if cache.thread.tcache is not None
         }
+
+    @cached_property
+    def tagged(self) -> bool | None:
+        """Whether malloc tags its blocks (glibc.mem.tagging on aarch64); None: not known.
+
+        It then leaves the word behind a block's own memory alone, which the next chunk has, and
+        takes nothing from sbrk.
+        """
+        main = self.arenas[0]
+        if not self.target.may_tag or not self.layout.has("memory_tagging"):
+            return False
+        if main.contiguous and main.has_top(self.layout):
+            return False
+        enabled = read_variables(self.words, self.target).mtag_enabled
+        if enabled is None:
+            self.problems.append(
+                "whether malloc tags memory (glibc.mem.tagging) is not known without the symbol "
+                "mtag_enabled: usable sizes are not known"
+            )
+            return None
+        return bool(enabled)
+
+    def usable(self, size: int, mmapped: bool = False) -> int | None:
+        """Return malloc_usable_size of an in-use chunk of this size; None: not known."""
+        plain, whole = self.layout.usable(size, mmapped), size - self.layout.header
+        if plain == whole or self.tagged is False:
+            return plain
+        return whole if self.tagged else None
 
     def chunk_at(self, segment: Segment, row: int) -> Chunk:
         """Return a row of a segment's columns."""

@@ -29,6 +29,7 @@ class Variables(NamedTuple):
     narenas: int | None = None
     perturb_byte: int | None = None
     tcache_key: int | None = None
+    mtag_enabled: int | None = None  # since 2.34, on aarch64
 
 
 def read_params(words: Words, target: Target, problems: list[str]) -> Params:
@@ -51,6 +52,7 @@ def read_variables(words: Words, target: Target) -> Variables:
         narenas=_variable(words, target, "narenas", words.size),
         perturb_byte=_variable(words, target, "perturb_byte", 4),
         tcache_key=_variable(words, target, "tcache_key", words.size),
+        mtag_enabled=_variable(words, target, "mtag_enabled", 1),
     )
 
 

@@ -64,6 +64,7 @@ class Target:
     files: Sequence[Loaded] = ()
     tools: Mapping[str, str] = field(default_factory=dict)  # name to version: "gdb" where it reads
     page_size: int = 4096
+    may_tag: bool = False  # whether the machine can tag memory (MTE), as far as is known
     pid: int | None = None
     kind: str = ""
     name: str = ""

@@ -141,9 +141,9 @@ def _places(words: Words) -> list[tuple[int, int]]:
 
 
 def _wholly(words: Words) -> bool:
-    """Whether all memory in which there could be a heap was searched."""
+    """Whether all memory in which there could be a heap is known, and was searched."""
     wanted = [r for r in words.memory.regions() if "w" in r.perms and r.anonymous]
-    if sum(region.size for region in wanted) > MOST_SEARCHED:
+    if not wanted or sum(region.size for region in wanted) > MOST_SEARCHED:
         return False
     return all(sum(len(v) for _, v in words.spans(r.start, r.end)) == r.size for r in wanted)
 

@@ -7,10 +7,11 @@ the writable data of the C library is searched for the invariants of `verify`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ..errors import NotFound
+from ..glibc.features import IGNORED_TOP_BITS
 from ..glibc.layout import Layout, backported, layout_for
 from ..glibc.releases import Version, parse_version, releases
 from ..heap.arena import read_arena
@@ -28,6 +29,10 @@ from .threads import locate_threads, say_unknown
 from .variables import Names, settle_max_fast
 from .verify import Verdict, verify_arena
 
+AT_HWCAP2 = 26
+HWCAP2_MTE = 1 << 18  # of aarch64
+# Of PR_SET_TAGGED_ADDR_CTRL: how faults of tags are told, and which tags may be drawn.
+TAGS_ON = 3 << 1 | 0xFFFF << 3
 PAGE_SIZES = (0x1000, 0x2000, 0x4000, 0x10000)
 MOST_MEMORY = 512 << 20  # bytes that are searched where no file is known
 NO_HEAP_HINT = (
@@ -65,7 +70,7 @@ def locate(source: Source, overrides: Overrides | None = None) -> Target:
     :raises NotFound: if there is no heap of glibc's malloc in the target.
     :raises UnsupportedGlibc: if the tables do not cover the release or the machine.
     """
-    said = overrides or Overrides()
+    said = _untagged(source, overrides or Overrides())
     finder = _ArenaFinder(source, said)
     hits = finder.hits()
     if not hits:
@@ -110,6 +115,7 @@ def _target(
         mp=None,
         glibc_how=how,
         page_size=_page_size(source),
+        may_tag=_may_tag(source),
         pid=source.pid,
         kind=source.kind,
         name=source.name,
@@ -121,6 +127,33 @@ def _page_size(source: Source) -> int:
     """Return AT_PAGESZ, if it is one that Linux has; 4 KiB otherwise."""
     said = source.auxv().get(6, 0)
     return said if said in PAGE_SIZES else PAGE_SIZES[0]
+
+
+def _may_tag(source: Source) -> bool:
+    """Whether malloc may tag memory, by the processor and by what the kernel was asked for.
+
+    Where neither is known, an aarch64 may.
+    """
+    if source.machine.abi != "aarch64":
+        return False
+    if not source.auxv().get(AT_HWCAP2, HWCAP2_MTE) & HWCAP2_MTE:
+        return False
+    asked = [thread.tag_ctl for thread in source.threads() if thread.tag_ctl is not None]
+    return not asked or any(value & TAGS_ON for value in asked)
+
+
+def _untagged(source: Source, said: Overrides) -> Overrides:
+    """Return what the user said, without tags that the machine ignores in addresses."""
+    ignored = IGNORED_TOP_BITS.get(source.machine.abi)
+    if not ignored:
+        return said
+    mask = (1 << 64 - ignored) - 1
+    return replace(
+        said,
+        main_arena=None if said.main_arena is None else said.main_arena & mask,
+        mp=None if said.mp is None else said.mp & mask,
+        tcaches={thread: address & mask for thread, address in said.tcaches.items()},
+    )
 
 
 def _without_arena(source: Source, finder: _ArenaFinder) -> Target:

@@ -19,6 +19,7 @@ from ..heap.words import Words
 from ..memory import Memory
 from .verify import closes, count_bins, verify_arena, verify_mp
 
+PAGE = 4096  # bytes; no port has smaller ones
 PIECE = 8 << 20  # bytes searched at a time
 MOST_HITS = 4096  # places that are looked at closely, in one range
 MP_CLAIMS = 3  # of `mp_claims`, that a malloc_par must fulfil to be believed
@@ -47,8 +48,9 @@ def scan_arenas(
     ranges: Iterable[tuple[int, int]],
     ring: bool = True,
 ) -> list[FoundArena]:
-    """Return every verified arena that stands in these ranges, ascending.
+    """Return every verified main_arena that stands in these ranges, ascending.
 
+    A thread's arena is not one: it stands behind a heap_info that names it.
     *layouts*: what an arena may look like, the likeliest first. All must have one word size.
     *ring*: as for `verify_arena`.
     """
@@ -62,18 +64,32 @@ def scan_arenas(
                     verdict = verify_arena(memory, layout, address, ring)
                     if verdict.good:
                         found[address] = FoundArena(address, layout, verdict.passed)
-    return _best(words, found.values())
+    threads = {a for a, one in found.items() if _is_threads(words, one.layout, a)}
+    best = _best(words, found.values(), threads)
+    return [one for one in best if one.address not in threads]
 
 
-def _best(words: Words, found: Iterable[FoundArena]) -> list[FoundArena]:
+def _is_threads(words: Words, layout: Layout, address: int) -> bool:
+    """Whether this is an arena at the start of a heap, which a thread has made."""
+    info = layout.structs["heap_info"]
+    heap = address - info.size
+    if heap <= 0 or heap % PAGE:
+        return False
+    try:
+        return words.word(heap + info.offset("ar_ptr")) == address
+    except MemoryFault:
+        return False
+
+
+def _best(words: Words, found: Iterable[FoundArena], threads: set[int]) -> list[FoundArena]:
     """Keep one of those that overlap: an arena read with a wrong layout is near the right one.
 
-    The right one is where the ring comes back to; else where the most bins point to themselves;
-    else the layout that was named first.
+    The right one is where the ring comes back to, or a thread's; else where the most bins point to
+    themselves; else the layout that was named first.
     """
 
     def doubt(one: FoundArena) -> tuple[bool, int]:
-        if closes(one.checks):
+        if closes(one.checks) or one.address in threads:
             return False, 0
         arena = read_arena(Words(words.memory, one.layout), one.address, main=True)
         empty, broken = count_bins(one.layout, arena)

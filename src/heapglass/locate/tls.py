@@ -18,19 +18,23 @@ MOST_STATIC = 1 << 20  # bytes from a thread pointer to the TLS block of a libra
 
 
 def tls_blocks(words: Words, tp: int) -> list[tuple[int, int]]:
-    """Return (module number, address of its TLS block) for what a thread's DTV names."""
+    """Return (module number, address of its TLS block) for what a thread's DTV names.
+
+    DTV and blocks may come from malloc, which may have given their addresses a tag.
+    """
     control = CONTROL_BLOCKS.get(words.layout.abi)
     if control is None:
         return []
+    mask = words.layout.address_mask
     try:
-        dtv = words.word(tp + control.dtv)
+        dtv = words.word(tp + control.dtv) & mask
         length = words.word(dtv - 2 * words.size)
         entries = words.words(dtv, 2 * (min(length, MAX_MODULES) + 1))
     except MemoryFault:
         return []
     unallocated = words.layout.max_address
     return [
-        (module, entries[2 * module])
+        (module, entries[2 * module] & mask)
         for module in range(1, len(entries) // 2)
         if entries[2 * module] not in (0, unallocated)
     ]

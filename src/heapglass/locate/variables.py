@@ -21,6 +21,7 @@ VARIABLES = (
     "perturb_byte",
     "tcache_key",
     "__tcache_dummy",
+    "mtag_enabled",
 )
 
 

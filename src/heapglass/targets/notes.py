@@ -15,7 +15,7 @@ from ..source import Machine, Thread
 from .elf import Note
 
 NT_PRSTATUS, NT_PRPSINFO, NT_AUXV, NT_FILE = 1, 3, 6, 0x46494C45
-NT_386_TLS, NT_ARM_TLS = 0x200, 0x401
+NT_386_TLS, NT_ARM_TLS, NT_ARM_TAGGED_ADDR_CTRL = 0x200, 0x401, 0x409
 AT_ENTRY = 9  # of the auxiliary vector: the first instruction of the program itself
 MOST_FILE_NOTE = 256 << 20  # bytes; the kernel's own limit is 4 MiB unless raised
 MOST_AUXV = 1 << 10
@@ -60,6 +60,14 @@ class _ThreadNotes:
 
     status: memoryview
     tls: memoryview | None = None  # NT_386_TLS or NT_ARM_TLS
+    tagging: memoryview | None = None  # NT_ARM_TAGGED_ADDR_CTRL
+
+    def take(self, note: Note) -> None:
+        """Keep what a note of Linux's own says of this thread."""
+        if note.type in (NT_386_TLS, NT_ARM_TLS):
+            self.tls = note.desc
+        elif note.type == NT_ARM_TAGGED_ADDR_CTRL:
+            self.tagging = note.desc
 
 
 @dataclass
@@ -79,8 +87,8 @@ def read_core_notes(notes: Iterable[Note], machine: Machine) -> CoreNotes:
     threads: list[_ThreadNotes] = []
     for note in notes:
         if note.name == b"LINUX":
-            if note.type in (NT_386_TLS, NT_ARM_TLS) and threads:
-                threads[-1].tls = note.desc
+            if threads:
+                threads[-1].take(note)
         elif note.name != b"CORE":
             continue
         elif note.type == NT_PRSTATUS:
@@ -145,7 +153,8 @@ def _thread(notes: _ThreadNotes, machine: Machine) -> Thread | None:
         return Thread(thread_id)
     values = notes.status[id_at + 16 + 8 * machine.word :]
     sp = _number(values, known.sp * known.size, known.size, machine)
-    return Thread(thread_id, None, _thread_pointer(values, known, notes.tls, machine), sp)
+    tag_ctl = None if notes.tagging is None else _number(notes.tagging, 0, 8, machine)
+    return Thread(thread_id, None, _thread_pointer(values, known, notes.tls, machine), sp, tag_ctl)
 
 
 def _thread_pointer(

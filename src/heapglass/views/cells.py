@@ -57,10 +57,10 @@ def flags_text(size_field: int) -> str:
 
 
 def usable(heap: Heap, chunk: Chunk) -> int | None:
-    """Return what malloc_usable_size says of the chunk's mem; None if it is not handed out."""
+    """Return what malloc_usable_size says of the chunk; None: not handed out, or not known."""
     if chunk.state not in ("used", "mmapped"):
         return None
-    return heap.layout.usable(chunk.size, chunk.state == "mmapped")
+    return heap.usable(chunk.size, chunk.state == "mmapped")
 
 
 def chunk_row(heap: Heap, chunk: Chunk) -> tuple[Any, ...]:

@@ -241,7 +241,7 @@ def mmapped(target: Target, request: Any) -> Answer:
             chunk.size,
             flags_text(chunk.size_field),
             heap.mmapped_as_chunk(chunk).state,
-            heap.layout.usable(chunk.size, mmapped=True),
+            _known(heap.usable(chunk.size, mmapped=True)),
             Address(chunk.start),
             chunk.length,
         )
