@@ -342,3 +342,19 @@ def test_where_mappings_are_not_known_nobody_is_said_to_have_no_tcache():
 
     assert [thread.tcache_state for thread in target.threads] == ["unknown"]
     assert any("tcache" in text for text in target.missing)
+
+
+def test_where_mappings_are_not_known_a_symbol_tells_the_dummy_tcache(monkeypatch):
+    played = play("2.44", threads=1)
+    played = played._replace(threads=[*played.threads, played.allocator.thread()])
+    memory = played.allocator.memory
+    pieces = {r.start: bytes(memory.view(r.start, r.end)) for r in memory.regions()}
+    blind = ModelSource(played, "2.44", memory=ByteMemory(pieces, []))
+    where = played.allocator.places
+    dummy = Symbol("__tcache_dummy", where.dummy, 0, "dwarf", "")
+    monkeypatch.setattr(blind, "symbols", lambda name: [dummy] if name == dummy.name else [])
+
+    target = locate(blind, Overrides(main_arena=where.main_arena, mp=where.mp))
+
+    assert [thread.tcache_state for thread in target.threads] == ["active", "none"]
+    assert target.missing == []

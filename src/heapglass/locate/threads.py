@@ -68,7 +68,8 @@ def locate_threads(
     elif not _used(words, target):
         readings = {thread.id: _Reading(0, 0) for thread in threads}  # nobody has called malloc
     else:
-        found = scan_blocks(words, pointers, arenas, library)
+        dummy = names[DUMMY].address if DUMMY in names else 0
+        found = scan_blocks(words, pointers, arenas, library, dummy)
         readings = _scanned(words, pointers, found, target, names)
     return [
         _thread(words, target, t, pointers.get(t.id), readings.get(t.id), how, said, names)

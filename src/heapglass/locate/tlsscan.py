@@ -38,9 +38,16 @@ class _Fit(NamedTuple):
 
 
 def scan_blocks(
-    words: Words, pointers: Mapping[int, int], arenas: set[int], library: Library | None
+    words: Words,
+    pointers: Mapping[int, int],
+    arenas: set[int],
+    library: Library | None,
+    dummy: int = 0,
 ) -> Found:
-    """Find the offsets in the TLS blocks of the threads (*pointers*: thread pointer by id)."""
+    """Find the offsets in the TLS blocks of the threads (*pointers*: thread pointer by id).
+
+    *dummy* is where a symbol says that __tcache_dummy is, 0 if none does.
+    """
     tls = library.of_kind("tls") if library else []
     size = min(tls[0].end - tls[0].start, MOST_SIZE) if tls else DEFAULT_SIZE
     fits = list(_fits(words, pointers, arenas, size // words.size))
@@ -51,7 +58,7 @@ def scan_blocks(
     if len(columns) > 1:
         return Found(why=f"{len(best.arenas)} words of the TLS block can be thread_arena")
     image = tls[0].start if tls else None
-    found = _tcache(words, best, image, _Kinds(words, library, arenas))
+    found = _tcache(words, best, image, _Kinds(words, library, arenas, dummy))
     return found._replace(blocks=best.blocks, arena=best.arenas[0] * words.size)
 
 
@@ -142,8 +149,9 @@ def _with_dummy(
 class _Kinds:
     """What a word of a TLS block can be."""
 
-    def __init__(self, words: Words, library: Library | None, arenas: set[int]) -> None:
+    def __init__(self, words: Words, library: Library | None, arenas: set[int], dummy: int) -> None:
         self._words = words
+        self._dummy = dummy
         self._arenas = arenas
         self._library = library
         self._path = library.path if library else None
@@ -165,6 +173,8 @@ class _Kinds:
     def dummy(self, value: int) -> bool:
         """Whether it points to a tcache of zeros in memory that nobody writes."""
         layout, number = self._words.layout, bisect_right(self._starts, value) - 1
+        if self._dummy:
+            return self._dummy <= value < self._dummy + layout.tcache.size
         if not value or number < 0 or value % layout.word:
             return False
         region = self._regions[number]
