@@ -30,7 +30,7 @@ MAY = {
     "targets/trace.py": {"errors", "source", "model"},
     "views/replay.py": {"errors", "heap", "table", "model"},
     "analysis": {"errors", "memory", "glibc", "native", "heap"},
-    "views": {"errors", "memory", "glibc", "heap", "analysis", "table"},
+    "views": {"errors", "memory", "glibc", "native", "heap", "analysis", "table"},
     "render": {"table"},
     "commands": {"views", "table"},
     "arguments": {"commands", "errors"},

@@ -36,7 +36,11 @@ if [ -n "$missing" ]; then
 fi
 
 stamp=.venv/.heapglass-$what
-if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
+old=""
+for file in pyproject.toml setup.py src/heapglass/native/heapglass.c; do
+  [ -e "$stamp" ] && [ ! "$file" -nt "$stamp" ] || old=yes
+done
+if [ -n "$old" ]; then
   extra=""
   [ "$what" = demo ] || extra="[dev]"
   echo "setup: making a virtual environment in .venv (heapglass$extra)"

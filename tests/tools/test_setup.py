@@ -113,6 +113,18 @@ def test_other_machines_need_one_more_package_and_the_same_python_ones(machine: 
     assert any(".[dev]" in line for line in machine.calls())
 
 
+def test_what_the_environment_is_made_of_makes_it_anew(machine: Machine):
+    machine.program("id", "echo 0")
+    machine.set_up("demo")
+    stamp = machine.folder / ".venv" / ".heapglass-demo"
+    loops = machine.folder / "src" / "heapglass" / "native" / "heapglass.c"
+    loops.parent.mkdir(parents=True)
+    loops.write_text("")
+    os.utime(stamp, (1, 1))
+
+    assert "setup: making a virtual environment" in machine.set_up("demo").stdout
+
+
 def test_where_all_is_there_nothing_is_done_or_said(machine: Machine):
     machine.program("id", "echo 0")
     machine.program("dpkg-query", "echo installed")

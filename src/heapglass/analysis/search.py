@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ..heap.heap import Chunk, Heap
 from ..memory import Sparse
+from ..native import words_between
 
 BLOCK = 64 << 20
 
@@ -33,16 +34,9 @@ def find_pointers(heap: Heap, low: int, high: int) -> Iterator[tuple[Hit, int]]:
     for start, end in _ranges(heap):
         for first, last in _worth(heap, start, end, word if low > 0 else None):
             for base, view in heap.words.spans(first + -(first - start) % word, last):
-                column = heap.words.cast(view)
-                for number in _between(column, low, high, heap.layout.address_mask):
-                    yield _hit(heap, base + number * word), int(column[number])
-
-
-def _between(column: memoryview, low: int, high: int, mask: int) -> list[int]:
-    """Return the numbers of the words that point into a range, whatever their tags are."""
-    if mask >> 56 == 0 and mask >> 32:
-        return [n for n, value in enumerate(column) if low <= value & mask < high]
-    return [n for n, value in enumerate(column) if low <= value < high]
+                buffer = heap.words.buffer(base, view)
+                for address in words_between(buffer, low, high, heap.layout.address_mask):
+                    yield _hit(heap, address), int(buffer.words[(address - base) // word])
 
 
 def _ranges(heap: Heap) -> list[tuple[int, int]]:

@@ -10,18 +10,18 @@ from ..glibc.layout import SIZE_BITS
 from ..heap.columns import CORRUPT, STATE_NAMES
 from ..heap.heap import Heap
 from ..heap.segments import Segment
+from ..native import histogram
 
 Totals = dict["str | None", "tuple[int, int]"]  # state (None: unknown) to count and bytes
 
 
 def histogram_of(segments: Iterable[Segment]) -> Counter[tuple[str | None, int]]:
     """Return how many chunks there are of each (state, size)."""
-    counts: Counter[tuple[int, int]] = Counter()
-    for segment in segments:
-        counts.update(zip(segment.columns.states, segment.columns.sizes))
     merged: Counter[tuple[str | None, int]] = Counter()
-    for (state, size_field), count in counts.items():
-        merged[STATE_NAMES[state], believed_size(state, size_field)] += count
+    for segment in segments:
+        found = histogram(segment.columns.sizes, segment.columns.states)
+        for (state, size), count in found.items():
+            merged[STATE_NAMES[state], size] += count
     return merged
 
 

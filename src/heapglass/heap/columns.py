@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..errors import MemoryFault
 from ..glibc.layout import PREV_INUSE, SIZE_BITS
-from ..native import walk_sizes
+from ..native import Buffer, walk_sizes
 from .words import Words
 
 # States, as stored in the column; UNKNOWN is what neither flags nor lists prove.
@@ -97,17 +97,17 @@ class Walker:
         self._spans = []
         for base, view in words.spans(start, end):
             skip = -base % words.size  # a damaged core may have a segment anywhere
-            self._spans.append((base + skip, words.cast(view[skip:])))
-        self._bases = [base for base, _ in self._spans]
+            self._spans.append(words.buffer(base + skip, view[skip:]))
+        self._bases = [span.base for span in self._spans]
         self._header, self._min, self._align = layout.header, layout.min_chunk, layout.alignment
 
-    def _span(self, address: int) -> tuple[int, memoryview] | None:
+    def _span(self, address: int) -> Buffer | None:
         number = bisect_right(self._bases, address) - 1
         if number < 0:
             return None
-        base, view = self._spans[number]
-        inside = address + self._header <= base + len(view) * self.words.size
-        return (base, view) if inside else None
+        span = self._spans[number]
+        whole = len(span.data) // self.words.size * self.words.size
+        return span if address + self._header <= span.base + whole else None
 
     def next_span(self, address: int) -> int:
         """Return where memory begins again behind a missing *address*; the end if nowhere."""
@@ -121,13 +121,13 @@ class Walker:
         """
         while chunk < end:
             span = self._span(chunk)
-            if span is None or (chunk - span[0]) % self.words.size:
+            if span is None or (chunk - span.base) % self.words.size:
                 chunk = align_up(self.next_span(chunk), self._header, self._align)
                 continue
-            number = self._header_in(span[1], (chunk - span[0]) // self.words.size + 1)
-            if number < len(span[1]):
-                return min(span[0] + (number - 1) * self.words.size, end)
-            behind = span[0] + len(span[1]) * self.words.size
+            number = self._header_in(span.words, (chunk - span.base) // self.words.size + 1)
+            if number < len(span.words):
+                return min(span.base + (number - 1) * self.words.size, end)
+            behind = span.base + len(span.words) * self.words.size
             chunk = align_up(max(behind - self._header, chunk) + 1, self._header, self._align)
         return end
 
@@ -146,14 +146,14 @@ class Walker:
     @property
     def readable(self) -> int:
         """Bytes of the range that can be read."""
-        return sum(len(view) * self.words.size for _, view in self._spans)
+        return sum(len(span.data) for span in self._spans)
 
     def size_field(self, chunk: int) -> int | None:
         """Return the size word of a chunk in the buffer; None if it is not there."""
         span = self._span(chunk)
-        if span is None or (chunk - span[0]) % self.words.size:
+        if span is None or (chunk - span.base) % self.words.size:
             return None
-        return int(span[1][(chunk - span[0]) // self.words.size + 1])
+        return int(span.words[(chunk - span.base) // self.words.size + 1])
 
     def walk(self, columns: Columns, start: int, end: int) -> Stop:
         """Append chunks from *start* on, until *end* or a size that cannot be one."""
@@ -162,17 +162,8 @@ class Walker:
             span = self._span(address)
             if span is None:
                 return Stop(address, "missing", "the memory of this chunk is missing")
-            base, view = span
             stop = walk_sizes(
-                view,
-                base,
-                address,
-                end,
-                self.words.size,
-                self._align,
-                self._min,
-                columns.addresses,
-                columns.sizes,
+                span, address, end, self._align, self._min, columns.addresses, columns.sizes
             )
             if stop == address:
                 return self._why(address, end)
@@ -199,7 +190,7 @@ class Walker:
         span = self._span(chunk)
         if span is None:
             return None
-        base, view = span
+        base, view = span.base, span.words
         shift = self.words.size.bit_length() - 1
         first, last = (chunk - base) >> shift, min((end - base) >> shift, len(view) - 1)
         step = self._align >> shift

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 from ..glibc.layout import PREV_INUSE, SIZE_BITS
+from ..native import judge_flags
 from .columns import CORRUPT, FAST, FREE, TCACHE, UNKNOWN, USED, Columns
 from .lists import FreeList
 
@@ -36,7 +37,7 @@ class Judge:
         """Set `columns.states`; rows that the walk has judged (top, fencepost, …) stay."""
         states, sizes = columns.states, columns.sizes
         states.extend(bytes(len(columns) - len(states)))
-        flagged_free = self._flags(columns)
+        flagged_free = judge_flags(columns.sizes, states)
         self._listed(columns)
         if self._blind_below or self._lost:
             for row, state in enumerate(states):
@@ -45,25 +46,6 @@ class Judge:
         nowhere = [columns.addresses[row] for row in flagged_free if states[row] == UNKNOWN]
         if nowhere and not self._bins_lost:
             self._say("free by the next chunk's P bit, but in no bin", nowhere)
-
-    def _flags(self, columns: Columns) -> list[int]:
-        """Mark as UNKNOWN the rows that no header says to be in use.
-
-        Returns the rows that a believable header says to be free.
-        """
-        states, sizes = columns.states, columns.sizes
-        last = len(columns) - 1
-        flagged_free = []
-        for row in [row for row, size in enumerate(sizes) if not size & PREV_INUSE]:
-            if row and states[row - 1] == USED and states[row] != CORRUPT:
-                states[row - 1] = UNKNOWN
-                flagged_free.append(row - 1)
-        for row in [row for row, state in enumerate(states) if state == CORRUPT]:
-            if row and states[row - 1] == USED:
-                states[row - 1] = UNKNOWN  # the header that would tell is not to be believed
-        if last >= 0 and states[last] == USED:
-            states[last] = UNKNOWN  # the memory behind it is missing
-        return flagged_free
 
     def _listed(self, columns: Columns) -> None:
         """Give the chunks of the lists their state."""

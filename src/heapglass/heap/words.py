@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import struct
-import sys
-from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Literal, cast
@@ -13,6 +11,7 @@ from ..errors import MemoryFault
 from ..glibc.layout import Layout
 from ..glibc.structs import Struct
 from ..memory import Memory
+from ..native import Buffer
 
 _CODES = {8: "Q", 4: "I", 2: "H", 1: "B"}
 Order = Literal["little", "big"]
@@ -69,12 +68,11 @@ class Words:
 
         Bytes behind the last whole word are left out.
         """
-        view = view[: len(view) // self.size * self.size]
-        if self.order == sys.byteorder:
-            return view.cast("B").cast(_CODES[self.size])  # type: ignore[call-overload, no-any-return]
-        swapped = array(_CODES[self.size], view.tobytes())
-        swapped.byteswap()
-        return memoryview(swapped).toreadonly()
+        return self.buffer(0, view).words
+
+    def buffer(self, base: int, view: memoryview) -> Buffer:
+        """Return bytes that stand at *base* as the loops take them."""
+        return Buffer(view, base, self.size, self.order)
 
     def spans(self, start: int, end: int) -> list[tuple[int, memoryview]]:
         """Return the readable parts of a range, ascending: (address, bytes).

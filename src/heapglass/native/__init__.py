@@ -1,5 +1,32 @@
-"""The hot loops, one interface: buffers in, columns filled, and where and why the loop stopped."""
+"""The hot loops: buffers in, columns filled, and where and why a loop stopped.
 
-from .loops import walk_sizes
+Compiled where the library was built, else in Python; both give the same answer. The environment
+variable HEAPGLASS_NATIVE=0 turns the compiled ones off.
+"""
 
-__all__ = ["walk_sizes"]
+from __future__ import annotations
+
+import os
+
+from . import compiled, loops
+from .buffer import Buffer
+
+_compiled = None if os.environ.get("HEAPGLASS_NATIVE") == "0" else compiled.load()
+_chosen = loops if _compiled is None else _compiled
+
+IN_USE = "python" if _compiled is None else "native"  # which loops, as `info` says it
+walk_sizes = _chosen.walk_sizes
+judge_flags = _chosen.judge_flags
+histogram = _chosen.histogram
+follow_ring = _chosen.follow_ring
+words_between = _chosen.words_between
+
+__all__ = [
+    "IN_USE",
+    "Buffer",
+    "follow_ring",
+    "histogram",
+    "judge_flags",
+    "walk_sizes",
+    "words_between",
+]

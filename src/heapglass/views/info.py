@@ -10,6 +10,7 @@ from .. import __version__
 from ..glibc.releases import name
 from ..heap.heap import Heap
 from ..heap.target import HeapThread, Loaded, Place, Target
+from ..native import IN_USE
 from ..table import (
     Absent,
     Address,
@@ -41,7 +42,7 @@ def info(target: Target, request: Any) -> Answer:
                 Fact("", "order", layout.order, note=f"{layout.word * 8}-bit"),
                 Fact("", "main_arena", *_place(target.main_arena)),
                 Fact("", "mp_", *_place(target.mp)),
-                Fact("loops", "loops", "python"),
+                Fact("loops", "loops", IN_USE),
             ),
         ),
         Data("glibc", _release_data(target)),

@@ -1,0 +1,200 @@
+"""The loops in C, by ctypes: one library for every Python, also for the one inside of gdb."""
+
+from __future__ import annotations
+
+import ctypes
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .buffer import Buffer
+
+LIBRARY = "libheapglass.so"
+VERSION = 1  # of the functions' arguments; a library of another version is not used
+FREE_ENTRY = 255
+LARGEST_TABLE = 1 << 24
+PIECE = 1 << 16  # rows or places that are asked for at once
+
+_U64 = ctypes.c_uint64
+_INT = ctypes.c_int
+
+
+class _Span(ctypes.Structure):
+    _fields_ = (("data", ctypes.c_void_p), ("length", _U64), ("base", _U64))
+
+
+class _View(ctypes.Structure):
+    """CPython's Py_buffer, which says where a read-only buffer's bytes are."""
+
+    _fields_ = (
+        ("buf", ctypes.c_void_p),
+        ("obj", ctypes.py_object),
+        ("len", ctypes.c_ssize_t),
+        ("itemsize", ctypes.c_ssize_t),
+        ("readonly", _INT),
+        ("ndim", _INT),
+        ("format", ctypes.c_char_p),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("suboffsets", ctypes.c_void_p),
+        ("internal", ctypes.c_void_p),
+    )
+
+
+@contextmanager
+def _span(buffer: Buffer) -> Iterator[Any]:
+    """Yield the address of a buffer's span; the bytes are held until the end."""
+    view = _View()
+    get, release = ctypes.pythonapi.PyObject_GetBuffer, ctypes.pythonapi.PyBuffer_Release
+    get(ctypes.py_object(buffer.data), ctypes.byref(view), 0)
+    try:
+        yield ctypes.byref(_Span(view.buf, len(buffer.data), buffer.base))
+    finally:
+        release(ctypes.byref(view))
+
+
+def _column(column: array[int] | bytearray) -> Any:
+    """Return what C takes for a column of ours."""
+    return (ctypes.c_char * 0).from_buffer(column)
+
+
+def load(path: Path | None = None) -> Loops | None:
+    """Return the compiled loops; None where they were not built, or are of another version."""
+    try:
+        library = ctypes.CDLL(str(path or Path(__file__).with_name(LIBRARY)))
+        version = library.hg_version()
+    except (OSError, AttributeError):
+        return None
+    return Loops(library) if version == VERSION else None
+
+
+class Loops:
+    """The functions of `loops`, compiled."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._c = library
+        for name in ("hg_walk", "hg_flags", "hg_ring", "hg_words_in"):
+            getattr(library, name).restype = _U64
+
+    def walk_sizes(
+        self,
+        buffer: Buffer,
+        start: int,
+        end: int,
+        alignment: int,
+        min_chunk: int,
+        addresses: array[int],
+        sizes: array[int],
+    ) -> int:
+        """As in `loops`; the chunks are counted first, to make the columns as long as needed."""
+        stop = _U64(start)
+        if start < buffer.base or end <= start:
+            return start
+        with _span(buffer) as span:
+            rest = (_INT(buffer.word), _INT(buffer.swap), _U64(alignment), _U64(min_chunk))
+            ends = (_U64(start), _U64(end))
+            count = self._c.hg_walk(
+                span, *ends, *rest, None, None, _U64((1 << 64) - 1), ctypes.byref(stop)
+            )
+            if not count:
+                return start
+            columns = [array("Q", [0]) * count, array("Q", [0]) * count]
+            room = _U64(count)
+            self._c.hg_walk(span, *ends, *rest, *map(_column, columns), room, ctypes.byref(stop))
+        for column, more in zip((addresses, sizes), columns):
+            column.extend(more)
+        return stop.value
+
+    def judge_flags(self, sizes: array[int], states: bytearray) -> list[int]:
+        """As in `loops`."""
+        rows = array("Q", [0]) * PIECE
+        count = _U64(len(sizes))
+        before = bytes(states) if len(sizes) > PIECE else b""
+        found = self._c.hg_flags(
+            _column(sizes), _column(states), count, _column(rows), _U64(len(rows))
+        )
+        if found > len(rows):  # again, with room for all: the states as they were
+            states[:] = before
+            rows = array("Q", [0]) * found
+            self._c.hg_flags(_column(sizes), _column(states), count, _column(rows), _U64(len(rows)))
+        return rows[:found].tolist()
+
+    def histogram(self, sizes: array[int], states: bytearray) -> Counter[tuple[int, int]]:
+        """As in `loops`; the table grows until it has room."""
+        room = 1 << 12
+        while True:
+            keys, kinds = array("Q", [0]) * room, bytearray(b"\xff" * room)
+            counts = array("Q", [0]) * room
+            columns = _column(keys), _column(kinds), _column(counts)
+            done = self._c.hg_histogram(
+                _column(sizes), _column(states), _U64(len(sizes)), *columns, _U64(room)
+            )
+            if done:
+                break
+            room *= 16
+        rows = zip(kinds, keys, counts)
+        return Counter({(kind, key): count for kind, key, count in rows if kind != FREE_ENTRY})
+
+    def follow_ring(
+        self,
+        buffer: Buffer,
+        bin_: int,
+        link: int,
+        alignment: int,
+        least: int,
+        most: int,
+        chunks: array[int],
+    ) -> int:
+        """As in `loops`, a piece after the other."""
+        room = len(buffer.data) // (4 * buffer.word)
+        last = _U64(link)
+        before = _U64(bin_)
+        with _span(buffer) as span:
+            while room and last.value != bin_:
+                piece = array("Q", [0]) * min(room, PIECE)
+                found = self._c.hg_ring(
+                    span,
+                    _U64(bin_),
+                    ctypes.byref(before),
+                    ctypes.byref(last),
+                    _INT(buffer.word),
+                    _INT(buffer.swap),
+                    _U64(alignment),
+                    _U64(least),
+                    _U64(most),
+                    _column(piece),
+                    _U64(len(piece)),
+                )
+                chunks.extend(piece[:found])
+                room -= found
+                if found < len(piece):
+                    break
+        return last.value
+
+    def words_between(self, buffer: Buffer, low: int, high: int, mask: int) -> list[int]:
+        """As in `loops`."""
+        found: list[int] = []
+        after, length = _U64(0), len(buffer.data) // buffer.word * buffer.word
+        places = array("Q", [0]) * PIECE
+        top = (1 << 64) - 1
+        if high <= low or low > top:
+            return found
+        with _span(buffer) as span:
+            while after.value < length:
+                count = self._c.hg_words_in(
+                    span,
+                    _U64(after.value),
+                    _U64(max(low, 0)),
+                    _U64(min(high - 1, top)),
+                    _U64(mask & top),
+                    _INT(buffer.word),
+                    _INT(buffer.swap),
+                    _column(places),
+                    _U64(len(places)),
+                    ctypes.byref(after),
+                )
+                found += [buffer.base + offset for offset in places[:count]]
+        return found

@@ -1,0 +1,461 @@
+/* heapglass's hot loops. Plain C11, no Python, no globals, no allocation: buffers in, columns out.
+
+   Every function gets memory as `struct span`s: bytes of the target and the address of the first.
+   Nothing outside of a span or past the room of an output array is touched, whatever the bytes are.
+   loops.py has the same functions in Python; a test holds the two together. */
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define EXPORT __attribute__ ((visibility ("default")))
+#define INLINE static inline __attribute__ ((always_inline))
+
+enum { VERSION = 1 };
+enum { PREV_INUSE = 1, SIZE_BITS = 7 };
+enum { USED, FREE, TCACHE, FAST, TOP, MMAPPED, FENCEPOST, CORRUPT, UNKNOWN, STATES };
+
+typedef uint64_t u64;
+typedef uint32_t u32;
+typedef uint8_t u8;
+
+struct span
+{
+  const u8 *data;
+  u64 length; /* bytes */
+  u64 base;   /* address of the first one */
+};
+
+EXPORT int
+hg_version (void)
+{
+  return VERSION;
+}
+
+/* A word of the target, of 4 or 8 bytes, in its byte order. */
+INLINE u64
+load (const u8 *at, int word, int swap)
+{
+  if (word == 8)
+    {
+      u64 value;
+      memcpy (&value, at, 8);
+      return swap ? __builtin_bswap64 (value) : value;
+    }
+  u32 value;
+  memcpy (&value, at, 4);
+  return swap ? __builtin_bswap32 (value) : value;
+}
+
+/* Make the four machines of a loop that is written once. */
+#define FOR_EACH_MACHINE(call, word, swap)                                                        \
+  do                                                                                              \
+    {                                                                                             \
+      if ((word) == 8)                                                                            \
+        return (swap) ? call (8, 1) : call (8, 0);                                                \
+      return (swap) ? call (4, 1) : call (4, 0);                                                  \
+    }                                                                                             \
+  while (0)
+
+/* --- walking ------------------------------------------------------------------------------------ */
+
+INLINE u64
+walk (const struct span *span, u64 start, u64 end, u64 alignment, u64 least, u64 *addresses,
+      u64 *sizes, u64 room, u64 *stop, int word, int swap)
+{
+  u64 count = 0, at = start;
+  const u64 wrong = (alignment - 1) & ~(u64) SIZE_BITS;
+  const u64 last = span->base + span->length;
+
+  while (at < end && count < room && last - at >= 2 * (u64) word)
+    {
+      u64 field = load (span->data + (at - span->base) + word, word, swap);
+      u64 size = field & ~(u64) SIZE_BITS;
+      if (size < least || (field & wrong) || size > end - at)
+        break;
+      if (addresses)
+        {
+          addresses[count] = at;
+          sizes[count] = field;
+        }
+      count++;
+      at += size;
+      if (at > last)
+        break;
+    }
+  *stop = at;
+  return count;
+}
+
+/* Put the chunks that lie behind each other from START to END into the columns; return how many,
+   at most ROOM. *STOP is where it ended. Without columns (NULL) they are counted. */
+EXPORT u64
+hg_walk (const struct span *span, u64 start, u64 end, int word, int swap, u64 alignment, u64 least,
+         u64 *addresses, u64 *sizes, u64 room, u64 *stop)
+{
+  *stop = start;
+  if (start < span->base || start - span->base > span->length || least < 2 * (u64) word
+      || (start - span->base) % (u64) word)
+    return 0;
+#define WALK(w, s) walk (span, start, end, alignment, least, addresses, sizes, room, stop, w, s)
+  FOR_EACH_MACHINE (WALK, word, swap);
+#undef WALK
+}
+
+/* --- states and sums ---------------------------------------------------------------------------- */
+
+/* Mark as UNKNOWN the used rows that no header says to be in use. ROWS gets those that a believable
+   header says to be free; the result is how many there are, also where ROOM is too small. */
+EXPORT u64
+hg_flags (const u64 *sizes, u8 *states, u64 count, u64 *rows, u64 room)
+{
+  u64 found = 0;
+  for (u64 row = 1; row < count; row++)
+    if (!(sizes[row] & PREV_INUSE) && states[row - 1] == USED && states[row] != CORRUPT)
+      {
+        states[row - 1] = UNKNOWN;
+        if (found < room)
+          rows[found] = row - 1;
+        found++;
+      }
+  for (u64 row = 1; row < count; row++)
+    if (states[row] == CORRUPT && states[row - 1] == USED)
+      states[row - 1] = UNKNOWN;
+  if (count && states[count - 1] == USED)
+    states[count - 1] = UNKNOWN;
+  return found;
+}
+
+/* Count the rows of each (state, size without flags) in a hash table of ROOM entries, a power of
+   two. A free entry has state 255. A corrupt row counts with size 0: its size is not to be believed.
+   Returns 0 if the table is too small, and then it holds nothing of use. */
+EXPORT int
+hg_histogram (const u64 *sizes, const u8 *states, u64 count, u64 *of_size, u8 *of_state,
+              u64 *counts, u64 room)
+{
+  u64 filled = 0;
+  for (u64 row = 0; row < count; row++)
+    {
+      u8 state = states[row];
+      u64 size = state == CORRUPT ? 0 : sizes[row] & ~(u64) SIZE_BITS;
+      u64 slot = ((size ^ state) * 0x9E3779B97F4A7C15u) >> 32 & (room - 1);
+      while (of_state[slot] != 255 && (of_state[slot] != state || of_size[slot] != size))
+        slot = (slot + 1) & (room - 1);
+      if (of_state[slot] == 255)
+        {
+          if (++filled * 2 > room)
+            return 0;
+          of_state[slot] = state;
+          of_size[slot] = size;
+        }
+      counts[slot]++;
+    }
+  return 1;
+}
+
+/* --- lists -------------------------------------------------------------------------------------- */
+
+/* Follow fd from *LINK through one span until BIN, as long as all is as it should be: links aligned
+   and inside, bk the one before (*BEFORE), sizes of LEAST to MOST (0: any). CHUNKS gets them; the
+   result is how many, at most ROOM. *LINK is then where it ended, and it can go on from there. */
+EXPORT u64
+hg_ring (const struct span *span, u64 bin, u64 *before, u64 *link, int word, int swap,
+         u64 alignment, u64 least, u64 most, u64 *chunks, u64 room)
+{
+  u64 count = 0, at = *link, last = *before;
+  u64 header = 2 * (u64) word;
+  while (at != bin && count < room)
+    {
+      u64 offset = at - span->base;
+      if (at < span->base || offset > span->length || span->length - offset < 4 * (u64) word
+          || offset % (u64) word || ((at + header) & (alignment - 1)))
+        break;
+      const u8 *chunk = span->data + offset;
+      u64 size = load (chunk + word, word, swap) & ~(u64) SIZE_BITS;
+      if (size < least || (most && size > most) || size <= header
+          || load (chunk + 3 * word, word, swap) != last)
+        break;
+      chunks[count++] = at;
+      last = at;
+      at = load (chunk + 2 * word, word, swap);
+    }
+  *link = at;
+  *before = last;
+  return count;
+}
+
+/* --- words -------------------------------------------------------------------------------------- */
+
+INLINE u64
+words_in (const struct span *span, u64 from, u64 low, u64 high, u64 mask, u64 *places, u64 room, u64 *next,
+          int word, int swap)
+{
+  u64 found = 0, offset = from;
+  while (offset < span->length && span->length - offset >= (u64) word && found < room)
+    {
+      u64 value = load (span->data + offset, word, swap) & mask;
+      if (value - low <= high - low)
+        places[found++] = offset;
+      offset += (u64) word;
+    }
+  *next = offset;
+  return found;
+}
+
+/* Put the offsets of the words with values (what MASK leaves of them) from LOW to HIGH into PLACES, from the offset FROM on;
+   *NEXT is where to go on. */
+EXPORT u64
+hg_words_in (const struct span *span, u64 from, u64 low, u64 high, u64 mask, int word, int swap,
+             u64 *places, u64 room, u64 *next)
+{
+#define WORDS(w, s) words_in (span, from, low, high, mask, places, room, next, w, s)
+  FOR_EACH_MACHINE (WORDS, word, swap);
+#undef WORDS
+}
+
+/* --- references --------------------------------------------------------------------------------- */
+
+/* A segment's rows in the columns, its bytes, and where in the columns each piece of it begins:
+   first[k] is the first row at or above low + (k << shift), one entry more than there are pieces. */
+struct part
+{
+  struct span span;
+  u64 low, high; /* addresses of its chunks: [low, high) */
+  u64 row, rows;
+  const u32 *first;
+  u64 shift;
+};
+
+struct heap
+{
+  const struct part *parts; /* ascending */
+  u64 part_count;
+  const u64 *addresses;
+  const u64 *sizes;
+  const u8 *states;
+  u64 low, high; /* of all parts */
+  int word, swap;
+};
+
+enum { NOT_REACHED, BY_START, BY_INTERIOR };
+
+EXPORT void
+hg_index (const u64 *addresses, u64 row, u64 rows, u64 low, u64 shift, u32 *first, u64 pieces)
+{
+  u64 at = row;
+  for (u64 piece = 0; piece <= pieces; piece++)
+    {
+      while (at < row + rows && (addresses[at] - low) >> shift < piece)
+        at++;
+      first[piece] = (u32) (at - row);
+    }
+}
+
+INLINE const struct part *
+part_of (const struct heap *heap, u64 address, const struct part *hint)
+{
+  if (address - hint->low < hint->high - hint->low)
+    return hint;
+  u64 low = 0, high = heap->part_count;
+  while (low < high)
+    {
+      u64 middle = (low + high) / 2;
+      const struct part *part = &heap->parts[middle];
+      if (address < part->low)
+        high = middle;
+      else if (address >= part->high)
+        low = middle + 1;
+      else
+        return part;
+    }
+  return NULL;
+}
+
+/* The row of the block that POINTER is a reference to, or -1: it lies in [mem, mem + usable).
+   The last word of a block that is not mmapped is the next chunk's prev_size. */
+INLINE int64_t
+row_of (const struct heap *heap, u64 pointer, const struct part **hint, int word, int *start)
+{
+  u64 inside = pointer - word;
+  if (inside - heap->low >= heap->high - heap->low)
+    return -1;
+  const struct part *part = part_of (heap, inside, *hint);
+  if (!part)
+    return -1;
+  *hint = part;
+  u64 piece = (inside - part->low) >> part->shift;
+  u64 low = part->first[piece], high = part->first[piece + 1];
+  const u64 *addresses = heap->addresses + part->row;
+  /* the last row at or below: in this piece, or the one before its first */
+  while (low < high)
+    {
+      u64 middle = (low + high) / 2;
+      if (addresses[middle] <= inside)
+        low = middle + 1;
+      else
+        high = middle;
+    }
+  if (!low)
+    return -1;
+  u64 row = part->row + low - 1;
+  u64 chunk = heap->addresses[row];
+  u64 size = heap->sizes[row] & ~(u64) SIZE_BITS;
+  u8 state = heap->states[row];
+  if (inside - chunk >= size || inside - chunk < (u64) word)
+    return -1;
+  if (state != USED && state != UNKNOWN && state != MMAPPED)
+    return -1;
+  if (state == MMAPPED && pointer - chunk >= size)
+    return -1;
+  *start = pointer - chunk == 2 * (u64) word;
+  return (int64_t) row;
+}
+
+/* The bytes of a block, [mem, mem + usable), as far as they are in its part's span. */
+INLINE const u8 *
+bytes_of (const struct heap *heap, const struct part *part, u64 row, int word, u64 *length)
+{
+  u64 chunk = heap->addresses[row], size = heap->sizes[row] & ~(u64) SIZE_BITS;
+  u64 mem = chunk + 2 * (u64) word;
+  u64 usable = size - (heap->states[row] == MMAPPED ? 2 * (u64) word : (u64) word);
+  u64 offset = mem - part->span.base;
+  *length = 0;
+  if (mem < part->span.base || offset >= part->span.length || size < 2 * (u64) word)
+    return NULL;
+  *length = usable < part->span.length - offset ? usable : part->span.length - offset;
+  return part->span.data + offset;
+}
+
+/* What is still to be scanned: rows that were reached, and those that only an interior pointer
+   reached so far. Each row is put into each at most once. */
+struct work
+{
+  u8 *reached;
+  u32 *stack, *later;
+  u64 waiting, put_off;
+  u8 *noted; /* rows in LATER */
+};
+
+INLINE void
+scan (const struct heap *heap, struct work *work, const u8 *at, u64 length, int by, int word,
+      int swap)
+{
+  const struct part *hint = heap->parts;
+  int start = 0;
+  for (u64 offset = 0; length - offset >= (u64) word && offset < length; offset += word)
+    {
+      int64_t row = row_of (heap, load (at + offset, word, swap), &hint, word, &start);
+      if (row < 0 || work->reached[row])
+        continue;
+      if (start || by == BY_INTERIOR)
+        {
+          work->reached[row] = (u8) by;
+          work->stack[work->waiting++] = (u32) row;
+        }
+      else if (!work->noted[row])
+        {
+          work->noted[row] = 1;
+          work->later[work->put_off++] = (u32) row;
+        }
+    }
+}
+
+INLINE void
+drain (const struct heap *heap, struct work *work, int by, int word, int swap)
+{
+  const struct part *hint = heap->parts;
+  while (work->waiting)
+    {
+      u64 row = work->stack[--work->waiting], length;
+      const struct part *part = part_of (heap, heap->addresses[row], hint);
+      if (!part)
+        continue;
+      hint = part;
+      const u8 *at = bytes_of (heap, part, row, word, &length);
+      if (at)
+        scan (heap, work, at, length, by, word, swap);
+    }
+}
+
+INLINE int
+mark (const struct heap *heap, struct work *work, const struct span *roots, u64 root_count,
+      int word, int swap)
+{
+  for (u64 number = 0; number < root_count; number++)
+    {
+      u64 skip = -roots[number].base & (u64) (word - 1);
+      if (skip < roots[number].length)
+        scan (heap, work, roots[number].data + skip, roots[number].length - skip, BY_START, word,
+              swap);
+      drain (heap, work, BY_START, word, swap);
+    }
+  for (u64 number = 0; number < work->put_off; number++)
+    {
+      u32 row = work->later[number];
+      if (work->reached[row])
+        continue;
+      work->reached[row] = BY_INTERIOR;
+      work->stack[work->waiting++] = row;
+      drain (heap, work, BY_INTERIOR, word, swap);
+    }
+  return 1;
+}
+
+/* Mark all blocks that the roots lead to: REACHED gets 1 where pointers to the start of blocks
+   lead, 2 where some link of each chain points to the inside. REACHED and NOTED must be zero, and
+   they, STACK and LATER have room for as many rows as the columns. */
+EXPORT int
+hg_mark (const struct heap *heap, const struct span *roots, u64 root_count, u8 *reached, u8 *noted,
+         u32 *stack, u32 *later)
+{
+  struct work work = { reached, stack, later, 0, 0, noted };
+  if (!heap->part_count)
+    return 1;
+#define MARK(w, s) mark (heap, &work, roots, root_count, w, s)
+  FOR_EACH_MACHINE (MARK, heap->word, heap->swap);
+#undef MARK
+}
+
+INLINE u64
+edges (const struct heap *heap, const u32 *rows, u64 count, const u8 *wanted, u32 *from, u32 *to,
+       u8 *inside, u64 room, int word, int swap)
+{
+  u64 found = 0;
+  const struct part *hint = heap->parts, *part = heap->parts;
+  for (u64 number = 0; number < count; number++)
+    {
+      u64 length;
+      int start = 0;
+      part = part_of (heap, heap->addresses[rows[number]], part ? part : heap->parts);
+      const u8 *at = part ? bytes_of (heap, part, rows[number], word, &length) : NULL;
+      if (!at)
+        continue;
+      for (u64 offset = 0; offset < length && length - offset >= (u64) word; offset += word)
+        {
+          int64_t row = row_of (heap, load (at + offset, word, swap), &hint, word, &start);
+          if (row < 0 || !wanted[row])
+            continue;
+          if (found < room)
+            {
+              from[found] = rows[number];
+              to[found] = (u32) row;
+              inside[found] = !start;
+            }
+          found++;
+        }
+    }
+  return found;
+}
+
+/* The references that the blocks of ROWS hold to the blocks that are WANTED: FROM and TO are rows.
+   The result is how many there are, also where ROOM is too small. */
+EXPORT u64
+hg_edges (const struct heap *heap, const u32 *rows, u64 count, const u8 *wanted, u32 *from, u32 *to,
+          u8 *inside, u64 room)
+{
+  if (!heap->part_count)
+    return 0;
+#define EDGES(w, s) edges (heap, rows, count, wanted, from, to, inside, room, w, s)
+  FOR_EACH_MACHINE (EDGES, heap->word, heap->swap);
+#undef EDGES
+}

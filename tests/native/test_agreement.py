@@ -1,0 +1,188 @@
+"""The compiled loops and the Python ones give the same answers, on hostile bytes too."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+from array import array
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from heapglass.native import IN_USE, Buffer, compiled, loops
+
+BASE = 0x7F0000001000
+MOST = (1 << 64) - 1
+NATIVE = compiled.load()
+STATES = range(9)
+MACHINES = st.tuples(st.sampled_from([8, 4]), st.sampled_from(["little", "big"]))
+# Sizes as a heap has them, links into the buffer, and anything else.
+SIZES = st.sampled_from([0, 1, 0x10, 0x11, 0x20, 0x21, 0x25, 0x31, 0x90, 0x91, 0x411, 0x1008])
+WORDS = st.one_of(
+    SIZES,
+    st.integers(0, 64).map(lambda n: BASE + 16 * n),
+    st.integers(0, 64).map(lambda n: (BASE + 16 * n) & 0xFFFFFFFF),
+    st.integers(0, (1 << 64) - 1),
+)
+
+
+@st.composite
+def buffers(draw: st.DrawFn) -> Buffer:
+    """A few words, maybe cut in the middle of one, on any machine."""
+    word, order = draw(MACHINES)
+    values = draw(st.lists(WORDS, max_size=120))
+    mark = "<" if order == "little" else ">"
+    code = f"{mark}{len(values)}{'Q' if word == 8 else 'I'}"
+    data = struct.pack(code, *(value % (1 << 8 * word) for value in values))
+    cut = draw(st.integers(0, min(word, len(data))))
+    base = BASE if word == 8 else BASE & 0xFFFFFFFF
+    return Buffer(memoryview(data[: len(data) - cut]), base, word, order)
+
+
+def native() -> compiled.Loops:
+    assert NATIVE is not None, "the compiled loops are missing: pip install -e . with a C compiler"
+    return NATIVE
+
+
+def test_the_compiled_loops_are_in_use_where_there_is_a_compiler():
+    native()
+    assert IN_USE == "native"
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    buffers(),
+    st.integers(-2, 130),
+    st.integers(-20, 1100),
+    st.sampled_from([8, 16]),
+    st.sampled_from([16, 32]),
+)
+def test_walks_agree(buffer: Buffer, first: int, length: int, alignment: int, least: int):
+    start = buffer.base + first * buffer.word
+    answers = []
+    for these in (loops, native()):
+        columns = array("Q", [7]), array("Q", [8])
+        stop = these.walk_sizes(buffer, start, start + length, alignment, least, *columns)
+        answers.append((stop, *(column.tolist() for column in columns)))
+    assert answers[0] == answers[1]
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(st.tuples(st.one_of(SIZES, st.integers(0, (1 << 64) - 1)), st.sampled_from(STATES)))
+)
+def test_flags_and_histograms_agree(rows: list[tuple[int, int]]):
+    sizes = array("Q", [size for size, _ in rows])
+    answers = []
+    for these in (loops, native()):
+        states = bytearray(state for _, state in rows)
+        counted = these.histogram(sizes, states)
+        answers.append((these.judge_flags(sizes, states), bytes(states), counted))
+    assert answers[0] == answers[1]
+
+
+@settings(max_examples=400, deadline=None)
+@given(buffers(), st.integers(-2, 66), st.integers(-2, 66), st.sampled_from([0, 0x20, 0x400]))
+def test_rings_agree(buffer: Buffer, bin_: int, link: int, most: int):
+    answers = []
+    for these in (loops, native()):
+        chunks = array("Q")
+        places = buffer.base + 16 * bin_, buffer.base + 16 * link
+        end = these.follow_ring(buffer, *places, 2 * buffer.word, 0, most, chunks)
+        answers.append((end, chunks.tolist()))
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+@pytest.mark.parametrize("word", [8, 4])
+def test_a_sound_ring_is_followed_to_its_end(word: int, order: str):
+    code = ("<" if order == "little" else ">") + ("4Q" if word == 8 else "4I")
+    base, bin_, count = 0x10000, 0x900, 70000
+    size = 4 * word
+    rows = []
+    for number in range(count):
+        here = base + number * size
+        after = here + size if number < count - 1 else bin_
+        rows.append(struct.pack(code, 0, size | 1, after, here - size if number else bin_))
+    buffer = Buffer(memoryview(b"".join(rows)), base, word, order)
+
+    for these in (loops, native()):
+        chunks = array("Q")
+        assert these.follow_ring(buffer, bin_, base, 2 * word, size, size, chunks) == bin_
+        assert chunks.tolist() == list(range(base, base + count * size, size))
+
+
+def test_a_ring_that_never_comes_back_ends_all_the_same():
+    loop = struct.pack("<4Q", 0, 0x21, 0x1000, 0x1000)
+    for these in (loops, native()):
+        chunks = array("Q")
+        end = these.follow_ring(
+            Buffer(memoryview(loop), 0x1000, 8, "little"), 0x1000 - 32, 0x1000, 16, 0, 0, chunks
+        )
+        assert end == 0x1000
+        assert chunks.tolist() == []
+
+
+@settings(max_examples=400, deadline=None)
+@given(buffers(), st.integers(-5, 70), st.integers(0, 70))
+def test_words_agree(buffer: Buffer, low: int, length: int):
+    low = buffer.base + 16 * low if low >= 0 else 0
+    high = low + 16 * length
+    want = loops.words_between(buffer, low, high, MOST)
+
+    assert native().words_between(buffer, low, high, MOST) == want
+
+
+@settings(max_examples=100, deadline=None)
+@given(buffers(), st.integers(0, (1 << 64) - 1), st.integers(0, 1 << 65))
+def test_words_agree_at_the_ends_of_the_address_space(buffer: Buffer, low: int, high: int):
+    assert native().words_between(buffer, low, high, MOST) == loops.words_between(buffer, low, high, MOST)
+
+
+def test_more_than_one_piece_of_answers():
+    count = compiled.PIECE + 17
+    sizes = array("Q", [0x20] * count)
+    answers = []
+    for these in (loops, native()):
+        states = bytearray(count)
+        buffer = Buffer(memoryview(sizes.tobytes()), 0x1000, 8, sys.byteorder)
+        answers.append((these.judge_flags(sizes, states), bytes(states)))
+        assert len(these.words_between(buffer, 0x20, 0x21, MOST)) == count
+    assert answers[0] == answers[1]
+    assert len(answers[0][0]) == count - 1
+
+
+def test_the_histogram_s_table_grows():
+    sizes = array("Q", [16 * number for number in range(9000)])
+    states = bytearray(len(sizes))
+
+    assert native().histogram(sizes, states) == loops.histogram(sizes, states)
+
+
+@pytest.mark.parametrize(("setting", "said"), [("0", "python"), ("1", "native")])
+def test_the_environment_turns_them_off(setting: str, said: str):
+    code = "from heapglass import native; print(native.IN_USE)"
+    environment = {**os.environ, "HEAPGLASS_NATIVE": setting}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == said
+
+
+def test_a_library_that_is_none_is_not_used(tmp_path: Path):
+    for name, data in (("missing", None), ("text", b"no library")):
+        if data is not None:
+            (tmp_path / name).write_bytes(data)
+        assert compiled.load(tmp_path / name) is None
+
+
+def test_a_library_of_another_version_is_not_used(tmp_path: Path):
+    source, library = tmp_path / "other.c", tmp_path / "other.so"
+    source.write_text("int hg_version (void) { return 0; }\n")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
+
+    assert compiled.load(library) is None
