@@ -15,7 +15,6 @@ from .buffer import Buffer
 LIBRARY = "libheapglass.so"
 VERSION = 1  # of the functions' arguments; a library of another version is not used
 FREE_ENTRY = 255
-LARGEST_TABLE = 1 << 24
 PIECE = 1 << 16  # rows or places that are asked for at once
 
 _U64 = ctypes.c_uint64
