@@ -73,7 +73,7 @@ layouts: setup-test
 	@$(PY) tools/read_layouts.py
 
 docs: setup-test
-	@$(PY) tools/make_docs.py
+	@HEAPGLASS_NATIVE=1 $(PY) tools/make_docs.py
 
 bench: setup-demo
 	@$(PY) bench/million.py
