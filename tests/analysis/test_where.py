@@ -21,6 +21,11 @@ ROW = {
 }
 
 
+def holds(text):
+    where = compile_where(text)
+    return all(test(ROW) for test in (*where.of_pair, *where.of_chunk))
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -39,14 +44,14 @@ ROW = {
     ],
 )
 def test_what_holds(text):
-    assert compile_where(text)(ROW)
+    assert holds(text)
 
 
 @pytest.mark.parametrize(
     "text", ["size == 1", "thread == 7", "thread != 7", "bin < 3", "size % 0 == 0", "size < 'a'"]
 )
 def test_what_does_not_hold_and_what_is_not_known(text):
-    assert not compile_where(text)(ROW)
+    assert not holds(text)
 
 
 @pytest.mark.parametrize(
@@ -82,4 +87,20 @@ def test_what_is_refused_in_one_line_with_a_hint(text):
 def test_numbers_stay_small():
     text = "size" + " * 0xffffffffffffffff" * 50 + " >= 0"
 
-    assert compile_where(text)(ROW)
+    assert holds(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "of_pair", "of_chunk"),
+    [
+        ("size > 1 and state == 'used' and address > 2", 2, 1),
+        ("(size > 1 and 'P' in flags) and (bin == 'fast' and usable < 9)", 3, 1),
+        ("size > 1 or address > 2", 0, 1),
+        ("size > address", 0, 1),
+        ("not (size > 1 and owner == 'tcache')", 0, 1),
+        ("arena == 7", 1, 0),
+    ],
+)
+def test_what_is_asked_of_kinds_and_what_of_each_chunk(text, of_pair, of_chunk):
+    where = compile_where(text)
+    assert (len(where.of_pair), len(where.of_chunk)) == (of_pair, of_chunk)

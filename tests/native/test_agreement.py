@@ -76,12 +76,12 @@ def test_walks_agree(buffer: Buffer, first: int, length: int, alignment: int, le
 @given(
     st.lists(st.tuples(st.one_of(SIZES, st.integers(0, (1 << 64) - 1)), st.sampled_from(STATES)))
 )
-def test_flags_and_histograms_agree(rows: list[tuple[int, int]]):
+def test_flags_and_counts_agree(rows: list[tuple[int, int]]):
     sizes = array("Q", [size for size, _ in rows])
     answers = []
     for these in (loops, native()):
         states = bytearray(state for _, state in rows)
-        counted = these.histogram(sizes, states)
+        counted = these.count_pairs(sizes, states)
         answers.append((these.judge_flags(sizes, states), bytes(states), counted))
     assert answers[0] == answers[1]
 
@@ -166,17 +166,52 @@ def test_more_than_one_piece_of_answers():
     assert len(answers[0][0]) == count - 1
 
 
-def test_the_histogram_s_table_grows():
+def test_the_table_of_counts_grows():
     sizes = array("Q", [16 * number for number in range(9000)])
     states = bytearray(len(sizes))
 
-    assert native().histogram(sizes, states) == loops.histogram(sizes, states)
+    assert native().count_pairs(sizes, states) == loops.count_pairs(sizes, states)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(st.tuples(SIZES, st.sampled_from(STATES)), max_size=80),
+    st.integers(0, 90),
+    st.one_of(st.none(), st.integers(0, 90)),
+    st.dictionaries(st.tuples(st.sampled_from(STATES), SIZES), st.integers(0, 2), max_size=20),
+    st.lists(st.integers(0, 40), min_size=3, max_size=3),
+)
+def test_selections_agree(
+    rows: list[tuple[int, int]],
+    first: int,
+    last: int | None,
+    groups: dict[tuple[int, int], int],
+    counts: list[int],
+):
+    sizes, states = array("Q", [size for size, _ in rows]), bytearray(state for _, state in rows)
+    assert native().count_pairs(sizes, states, first, last) == loops.count_pairs(
+        sizes, states, first, last
+    )
+    answers = [
+        these.select_rows(sizes, states, groups, counts, first, last) for these in (loops, native())
+    ]
+    assert answers[0] == answers[1]
+    assert len(answers[0]) == sum(counts)
+
+
+def test_rows_are_selected_by_group_and_in_order():
+    sizes, states = array("Q", [0x21, 0x31, 0x21, 0x41]), bytearray([0, 0, 1, 0])
+    groups, counts = {(0, 0x31): 0, (0, 0x21): 1, (1, 0x21): 1}, [1, 2]
+    for these in (loops, native()):
+        assert these.select_rows(sizes, states, groups, counts).tolist() == [1, 0, 2]
+        assert these.select_rows(sizes, states, groups, [0, 1], 1, 3).tolist() == [2]
 
 
 @pytest.mark.parametrize(("setting", "said"), [("0", "python"), ("1", "native")])
 def test_the_environment_turns_them_off(setting: str, said: str):
     code = "from heapglass import native; print(native.IN_USE)"
-    environment = {**os.environ, "HEAPGLASS_NATIVE": setting}
+    source = str(Path(loops.__file__).parents[2])
+    environment = {**os.environ, "HEAPGLASS_NATIVE": setting, "PYTHONPATH": source}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )

@@ -10,7 +10,7 @@ from ..glibc.layout import SIZE_BITS
 from ..heap.columns import CORRUPT, STATE_NAMES
 from ..heap.heap import Heap
 from ..heap.segments import Segment
-from ..native import histogram
+from ..native import count_pairs
 
 Totals = dict["str | None", "tuple[int, int]"]  # state (None: unknown) to count and bytes
 
@@ -19,9 +19,9 @@ def histogram_of(segments: Iterable[Segment]) -> Counter[tuple[str | None, int]]
     """Return how many chunks there are of each (state, size)."""
     merged: Counter[tuple[str | None, int]] = Counter()
     for segment in segments:
-        found = histogram(segment.columns.sizes, segment.columns.states)
-        for (state, size), count in found.items():
-            merged[STATE_NAMES[state], size] += count
+        found = count_pairs(segment.columns.sizes, segment.columns.states)
+        for (state, size_field), count in found.items():
+            merged[STATE_NAMES[state], believed_size(state, size_field)] += count
     return merged
 
 

@@ -1,17 +1,18 @@
-"""`--where EXPR`: a small language over a chunk's columns, compiled to a function. No eval."""
+"""`--where EXPR`: a small language over a chunk's columns, compiled to functions. No eval."""
 
 from __future__ import annotations
 
 import ast
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import BadRequest
 
 Names = Mapping[str, Any]
 Test = Callable[[Names], Any]
-NAMES = ("address", "user", "size", "usable", "flags", "state", "bin", "arena", "thread", "owner")
+OF_PAIR = ("size", "usable", "flags", "state", "arena")  # the same for all chunks of a kind
+NAMES = ("address", "user", *OF_PAIR, "bin", "thread", "owner")
 MOST_BITS = 128  # of a number in an expression
 
 _BINARY: dict[type[ast.operator], Callable[[int, int], int]] = {
@@ -36,8 +37,15 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
 }
 
 
-def compile_where(text: str) -> Test:
-    """Return the function that an expression such as `size > 0x100 and state == "used"` means.
+class Where(NamedTuple):
+    """An expression in two parts; a chunk passes where both hold."""
+
+    of_pair: tuple[Test, ...]  # what asks for nothing but OF_PAIR
+    of_chunk: tuple[Test, ...]  # the rest
+
+
+def compile_where(text: str) -> Where:
+    """Return what an expression such as `size > 0x100 and state == "used"` means.
 
     Names are NAMES; a value that is not known is None, and a comparison with it is false.
 
@@ -47,7 +55,20 @@ def compile_where(text: str) -> Test:
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise _bad(text, "it is no expression") from error
-    return _node(tree.body, text)
+    of_pair: list[Test] = []
+    of_chunk: list[Test] = []
+    for part in _parts(tree.body):
+        test = _node(part, text)
+        names = {node.id for node in ast.walk(part) if isinstance(node, ast.Name)}
+        (of_pair if names <= {*OF_PAIR} else of_chunk).append(test)
+    return Where(tuple(of_pair), tuple(of_chunk))
+
+
+def _parts(node: ast.expr) -> list[ast.expr]:
+    """Return what stands between the `and`s of an expression."""
+    if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.And):
+        return [part for value in node.values for part in _parts(value)]
+    return [node]
 
 
 def _bad(text: str, why: str) -> BadRequest:

@@ -12,12 +12,18 @@ from .structs import NBINS, Shape, Struct
 
 PREV_INUSE, IS_MMAPPED, NON_MAIN_ARENA = 1, 2, 4
 SIZE_BITS = 7
+_LETTERS = ((PREV_INUSE, "P"), (IS_MMAPPED, "M"), (NON_MAIN_ARENA, "A"))
 NSMALLBINS = 64
 UNSORTED = 1  # index of the unsorted bin
 # Chunks of a large bin: (shift, largest shifted size, what is added), first match; largebin_index.
 _LARGE_LP64 = ((6, 48, 48), (9, 20, 91), (12, 10, 110), (15, 4, 119), (18, 2, 124))
 _LARGE_32_BIG = ((6, 45, 49), *_LARGE_LP64[1:])
 _LARGE_32 = ((6, 38, 56), *_LARGE_LP64[1:])
+
+
+def flag_letters(size_field: int) -> str:
+    """Return the flags of a size word as the subset of "PMA" that is set."""
+    return "".join(letter for bit, letter in _LETTERS if size_field & bit)
 
 
 @dataclass(frozen=True)

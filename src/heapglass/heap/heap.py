@@ -251,6 +251,12 @@ class Heap:
             return plain
         return whole if self.tagged else None
 
+    def usable_of(self, chunk: Chunk) -> int | None:
+        """Return what malloc_usable_size says of a chunk; None: not handed out, or not known."""
+        if chunk.state not in ("used", "mmapped"):
+            return None
+        return self.usable(chunk.size, chunk.state == "mmapped")
+
     def chunk_at(self, segment: Segment, row: int) -> Chunk:
         """Return a row of a segment's columns."""
         columns: Columns = segment.columns

@@ -17,16 +17,18 @@ _chosen = loops if _compiled is None else _compiled
 IN_USE = "python" if _compiled is None else "native"  # which loops, as `info` says it
 walk_sizes = _chosen.walk_sizes
 judge_flags = _chosen.judge_flags
-histogram = _chosen.histogram
+count_pairs = _chosen.count_pairs
+select_rows = _chosen.select_rows
 follow_ring = _chosen.follow_ring
 words_between = _chosen.words_between
 
 __all__ = [
     "IN_USE",
     "Buffer",
+    "count_pairs",
     "follow_ring",
-    "histogram",
     "judge_flags",
+    "select_rows",
     "walk_sizes",
     "words_between",
 ]

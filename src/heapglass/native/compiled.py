@@ -5,16 +5,18 @@ from __future__ import annotations
 import ctypes
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from .buffer import Buffer
 
 LIBRARY = "libheapglass.so"
-VERSION = 1  # of the functions' arguments; a library of another version is not used
+VERSION = 2  # of the functions' arguments; a library of another version is not used
 FREE_ENTRY = 255
+HASH, MOST = 0x9E3779B97F4A7C15, (1 << 64) - 1  # of the tables
 PIECE = 1 << 16  # rows or places that are asked for at once
 
 _U64 = ctypes.c_uint64
@@ -55,9 +57,29 @@ def _span(buffer: Buffer) -> Iterator[Any]:
         release(ctypes.byref(view))
 
 
-def _column(column: array[int] | bytearray) -> Any:
-    """Return what C takes for a column of ours."""
-    return (ctypes.c_char * 0).from_buffer(column)
+def _column(column: array[int] | bytearray, first: int = 0) -> Any:
+    """Return what C takes for a column of ours, from a row on."""
+    width = 1 if isinstance(column, bytearray) else column.itemsize
+    return (ctypes.c_char * 0).from_buffer(column, first * width)
+
+
+def _bounds(column: array[int], first: int, last: int | None) -> tuple[int, int]:
+    """Return the first row and the number of rows of a slice."""
+    first, end, _ = slice(first, last).indices(len(column))
+    return first, max(end - first, 0)
+
+
+def _table(groups: Mapping[tuple[int, int], int]) -> tuple[Any, Any, Any, Any]:
+    """Return a hash table as the loops in C look things up in it."""
+    room = 1 << max(2 * len(groups), 1).bit_length()
+    keys, values = array("Q", [0]) * room, array("Q", [0]) * room
+    kinds = bytearray(bytes([FREE_ENTRY]) * room)
+    for (state, size), group in groups.items():
+        slot = ((size ^ state) * HASH & MOST) >> 32 & (room - 1)
+        while kinds[slot] != FREE_ENTRY:
+            slot = (slot + 1) & (room - 1)
+        keys[slot], kinds[slot], values[slot] = size, state, group
+    return _column(keys), _column(kinds), _column(values), _U64(room)
 
 
 def load(path: Path | None = None) -> Loops | None:
@@ -121,21 +143,42 @@ class Loops:
             self._c.hg_flags(_column(sizes), _column(states), count, _column(rows), _U64(len(rows)))
         return rows[:found].tolist()
 
-    def histogram(self, sizes: array[int], states: bytearray) -> Counter[tuple[int, int]]:
+    def count_pairs(
+        self, sizes: array[int], states: bytearray, first: int = 0, last: int | None = None
+    ) -> Counter[tuple[int, int]]:
         """As in `loops`; the table grows until it has room."""
+        first, count = _bounds(sizes, first, last)
         room = 1 << 12
         while True:
             keys, kinds = array("Q", [0]) * room, bytearray(b"\xff" * room)
             counts = array("Q", [0]) * room
-            columns = _column(keys), _column(kinds), _column(counts)
-            done = self._c.hg_histogram(
-                _column(sizes), _column(states), _U64(len(sizes)), *columns, _U64(room)
-            )
-            if done:
+            table = _column(keys), _column(kinds), _column(counts), _U64(room)
+            if self._c.hg_pairs(_column(sizes, first), _column(states, first), _U64(count), *table):
                 break
             room *= 16
         rows = zip(kinds, keys, counts)
-        return Counter({(kind, key): count for kind, key, count in rows if kind != FREE_ENTRY})
+        return Counter({(kind, key): number for kind, key, number in rows if kind != FREE_ENTRY})
+
+    def select_rows(
+        self,
+        sizes: array[int],
+        states: bytearray,
+        groups: Mapping[tuple[int, int], int],
+        counts: Sequence[int],
+        first: int = 0,
+        last: int | None = None,
+    ) -> array[int]:
+        """As in `loops`."""
+        first, count = _bounds(sizes, first, last)
+        ends = array("Q", accumulate(counts))
+        begins = array("Q", [0, *ends][:-1])
+        rows = array("Q", [0]) * (ends[-1] if ends else 0)
+        self._c.hg_select(
+            *(_column(sizes, first), _column(states, first), _U64(first), _U64(count)),
+            *_table(groups),
+            *(_column(begins), _column(ends), _column(rows)),
+        )
+        return rows
 
     def follow_ring(
         self,
@@ -178,7 +221,7 @@ class Loops:
         found: list[int] = []
         after, length = _U64(0), len(buffer.data) // buffer.word * buffer.word
         places = array("Q", [0]) * PIECE
-        top = (1 << 64) - 1
+        top = MOST
         if high <= low or low > top:
             return found
         with _span(buffer) as span:

@@ -11,7 +11,7 @@
 #define EXPORT __attribute__ ((visibility ("default")))
 #define INLINE static inline __attribute__ ((always_inline))
 
-enum { VERSION = 1 };
+enum { VERSION = 2 };
 enum { PREV_INUSE = 1, SIZE_BITS = 7 };
 enum { USED, FREE, TCACHE, FAST, TOP, MMAPPED, FENCEPOST, CORRUPT, UNKNOWN, STATES };
 
@@ -126,31 +126,71 @@ hg_flags (const u64 *sizes, u8 *states, u64 count, u64 *rows, u64 room)
   return found;
 }
 
-/* Count the rows of each (state, size without flags) in a hash table of ROOM entries, a power of
-   two. A free entry has state 255. A corrupt row counts with size 0: its size is not to be believed.
-   Returns 0 if the table is too small, and then it holds nothing of use. */
-EXPORT int
-hg_histogram (const u64 *sizes, const u8 *states, u64 count, u64 *of_size, u8 *of_state,
-              u64 *counts, u64 room)
+/* A hash table of (state, size word): ROOM entries, a power of two; a free one has state 255. */
+struct table
 {
+  u64 *sizes;
+  u8 *states;
+  u64 *values;
+  u64 room;
+};
+
+INLINE u64
+slot_of (const struct table *table, u64 size, u8 state)
+{
+  u64 slot = ((size ^ state) * 0x9E3779B97F4A7C15u) >> 32 & (table->room - 1);
+  for (u64 tries = 0; tries < table->room; tries++)
+    {
+      if (table->states[slot] == 255
+          || (table->states[slot] == state && table->sizes[slot] == size))
+        return slot;
+      slot = (slot + 1) & (table->room - 1);
+    }
+  return table->room;
+}
+
+/* Count the rows of each (state, size word). Returns 0 if the table would be more than half full;
+   then it holds nothing of use. */
+EXPORT int
+hg_pairs (const u64 *sizes, const u8 *states, u64 count, u64 *of_size, u8 *of_state, u64 *counts,
+          u64 room)
+{
+  struct table table = { of_size, of_state, counts, room };
   u64 filled = 0;
   for (u64 row = 0; row < count; row++)
     {
-      u8 state = states[row];
-      u64 size = state == CORRUPT ? 0 : sizes[row] & ~(u64) SIZE_BITS;
-      u64 slot = ((size ^ state) * 0x9E3779B97F4A7C15u) >> 32 & (room - 1);
-      while (of_state[slot] != 255 && (of_state[slot] != state || of_size[slot] != size))
-        slot = (slot + 1) & (room - 1);
+      u64 slot = slot_of (&table, sizes[row], states[row]);
+      if (slot == room)
+        return 0;
       if (of_state[slot] == 255)
         {
           if (++filled * 2 > room)
             return 0;
-          of_state[slot] = state;
-          of_size[slot] = size;
+          of_state[slot] = states[row];
+          of_size[slot] = sizes[row];
         }
       counts[slot]++;
     }
   return 1;
+}
+
+/* Put the rows of the pairs that the table has into ROWS. Its values are groups: a row goes to the
+   next free place of its group, NEXT, as long as that is below the group's END. FIRST is the number
+   of the first row. */
+EXPORT void
+hg_select (const u64 *sizes, const u8 *states, u64 first, u64 count, u64 *of_size, u8 *of_state,
+           u64 *groups, u64 room, u64 *next, const u64 *ends, u64 *rows)
+{
+  struct table table = { of_size, of_state, groups, room };
+  for (u64 row = 0; row < count; row++)
+    {
+      u64 slot = slot_of (&table, sizes[row], states[row]);
+      if (slot == room || of_state[slot] == 255)
+        continue;
+      u64 group = groups[slot];
+      if (next[group] < ends[group])
+        rows[next[group]++] = first + row;
+    }
 }
 
 /* --- lists -------------------------------------------------------------------------------------- */
@@ -187,8 +227,8 @@ hg_ring (const struct span *span, u64 bin, u64 *before, u64 *link, int word, int
 /* --- words -------------------------------------------------------------------------------------- */
 
 INLINE u64
-words_in (const struct span *span, u64 from, u64 low, u64 high, u64 mask, u64 *places, u64 room, u64 *next,
-          int word, int swap)
+words_in (const struct span *span, u64 from, u64 low, u64 high, u64 mask, u64 *places, u64 room,
+          u64 *next, int word, int swap)
 {
   u64 found = 0, offset = from;
   while (offset < span->length && span->length - offset >= (u64) word && found < room)
@@ -202,8 +242,8 @@ words_in (const struct span *span, u64 from, u64 low, u64 high, u64 mask, u64 *p
   return found;
 }
 
-/* Put the offsets of the words with values (what MASK leaves of them) from LOW to HIGH into PLACES, from the offset FROM on;
-   *NEXT is where to go on. */
+/* Put the offsets of the words with values (what MASK leaves of them) from LOW to HIGH into PLACES,
+   from the offset FROM on; *NEXT is where to go on. */
 EXPORT u64
 hg_words_in (const struct span *span, u64 from, u64 low, u64 high, u64 mask, int word, int swap,
              u64 *places, u64 room, u64 *next)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from .buffer import Buffer
 
@@ -64,12 +65,38 @@ def judge_flags(sizes: array[int], states: bytearray) -> list[int]:
     return flagged_free
 
 
-def histogram(sizes: array[int], states: bytearray) -> Counter[tuple[int, int]]:
-    """Return how many rows there are of each (state, size). A corrupt one counts with size 0."""
-    counts: Counter[tuple[int, int]] = Counter()
-    for (state, size), count in Counter(zip(states, sizes)).items():
-        counts[state, 0 if state == CORRUPT else size & ~SIZE_BITS] += count
-    return counts
+def count_pairs(
+    sizes: array[int], states: bytearray, first: int = 0, last: int | None = None
+) -> Counter[tuple[int, int]]:
+    """Return how many of the rows from *first* to *last* there are of each (state, size word)."""
+    pairs = zip(memoryview(states)[first:last], memoryview(sizes)[first:last])
+    return Counter(pairs)
+
+
+def select_rows(
+    sizes: array[int],
+    states: bytearray,
+    groups: Mapping[tuple[int, int], int],
+    counts: Sequence[int],
+    first: int = 0,
+    last: int | None = None,
+) -> array[int]:
+    """Return the rows whose (state, size word) is in *groups*, one group behind the other.
+
+    *counts*: how many rows each group has room for; within a group rows are ascending.
+    """
+    first, end, _ = slice(first, last).indices(len(sizes))
+    pairs = zip(memoryview(states)[first:end], memoryview(sizes)[first:end])
+    found: list[array[int]] = [array("Q") for _ in counts]
+    for row, pair in enumerate(pairs, first):
+        group = groups.get(pair)
+        if group is not None:
+            found[group].append(row)
+    rows = array("Q")
+    for rows_of_group, most in zip(found, counts):
+        rows += rows_of_group[:most]
+        rows.extend([0] * (most - len(rows_of_group)))
+    return rows
 
 
 def follow_ring(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..glibc.layout import IS_MMAPPED, NON_MAIN_ARENA, PREV_INUSE
+from ..glibc.layout import flag_letters
 from ..heap.heap import Chunk, Heap
 from ..heap.lists import FreeList
 from ..table import Absent, Address, Answer, Column, Kind, Part, Style, Tag
@@ -50,19 +50,6 @@ def state_cell(state: str | None) -> Any:
     return Tag(state, STATE_STYLES.get(state, Style.PLAIN))
 
 
-def flags_text(size_field: int) -> str:
-    """Return the flags as the subset of "PMA" that is set."""
-    marks = ((PREV_INUSE, "P"), (IS_MMAPPED, "M"), (NON_MAIN_ARENA, "A"))
-    return "".join(letter for bit, letter in marks if size_field & bit)
-
-
-def usable(heap: Heap, chunk: Chunk) -> int | None:
-    """Return what malloc_usable_size says of the chunk; None: not handed out, or not known."""
-    if chunk.state not in ("used", "mmapped"):
-        return None
-    return heap.usable(chunk.size, chunk.state == "mmapped")
-
-
 def chunk_row(heap: Heap, chunk: Chunk) -> tuple[Any, ...]:
     """Return a chunk as a row under CHUNK_COLUMNS."""
     listed = chunk.listed
@@ -70,12 +57,12 @@ def chunk_row(heap: Heap, chunk: Chunk) -> tuple[Any, ...]:
         Address(chunk.address),
         Address(chunk.address + heap.layout.header),
         chunk.size,
-        flags_text(chunk.size_field),
+        flag_letters(chunk.size_field),
         state_cell(chunk.state),
         address(chunk.arena),
         listed.label if listed else Absent.NONE,
         listed.thread if listed and listed.thread is not None else Absent.NONE,
-        usable(heap, chunk),
+        heap.usable_of(chunk),
         chunk.owner,
         note(heap, chunk, listed),
     )

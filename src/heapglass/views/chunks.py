@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from ..analysis.stats import Totals, believed_size, totals_of
-from ..analysis.where import Test, compile_where
+from ..analysis.selection import NO_TEST, Filters, Selection
+from ..analysis.where import compile_where
 from ..errors import BadRequest, MemoryFault, NotFound
-from ..glibc.layout import SIZE_BITS
-from ..heap.columns import MMAPPED, STATE_NAMES, UNKNOWN, Columns, read_size_field
+from ..glibc.layout import SIZE_BITS, flag_letters
+from ..heap.columns import MMAPPED, STATE_NAMES, UNKNOWN, read_size_field
 from ..heap.heap import Chunk, Heap
 from ..heap.mmapped import read_mmapped
-from ..heap.segments import Segment
 from ..heap.target import Target
 from ..table import (
     Absent,
@@ -37,17 +34,14 @@ from .cells import (
     chunk_data,
     chunk_row,
     finish,
-    flags_text,
     row_limit,
     state_cell,
     totals_data,
     totals_text,
-    usable,
 )
 
 TEXT_LIMIT = 1000  # rows of a listing in text, if nothing else is said
 MOST_RAW = 10_000  # chunks of a chain that nothing proves (--as-chunk)
-Rows = Sequence[int]
 
 
 def chunks(target: Target, request: Any) -> Answer:
@@ -55,7 +49,7 @@ def chunks(target: Target, request: Any) -> Answer:
     heap = Heap(target)
     if request.as_chunk:
         return _raw_chain(heap, request)
-    chosen = _Selection(heap, request)
+    chosen = Selection(heap, _filters(heap, request))
     limit = row_limit(request, TEXT_LIMIT)
     rows = (chunk_row(heap, chunk) for chunk in islice(chosen.chunks(), limit))
     count = chosen.count
@@ -68,177 +62,33 @@ def chunks(target: Target, request: Any) -> Answer:
     return finish(heap, "chunks", parts)
 
 
-def _closing(chosen: _Selection, count: int, limit: int | None) -> Iterator[list[Tag]]:
+def _closing(chosen: Selection, count: int, limit: int | None) -> Iterator[list[Tag]]:
     if limit is not None and count > limit:
         yield [Tag(f"… {count - limit} more (--all, or --limit N)")]
     yield [Tag(totals_text(chosen.totals))]
 
 
-class _Selection:
-    """The rows that a request asks for, found on the columns; chunks are made when shown."""
+def _filters(heap: Heap, request: Any) -> Filters:
+    """Return what a request asks for.
 
-    def __init__(self, heap: Heap, request: Any) -> None:
-        self._heap = heap
-        self._request = request
-        self._where: Test | None = compile_where(request.where) if request.where else None
-        _check_state(request.state)
-        low, high = _range(heap, request)
-        self._low, self._high = low, high
-        self._picked = [(segment, self._rows(segment)) for segment in heap.segments]
-        self._mapped = [chunk for chunk in self._mmapped() if self._passes(chunk)]
-        self._order()
-        self.count = sum(len(rows) for _, rows in self._picked) + len(self._mapped)
-        self.totals = self._totals()
-
-    def chunks(self) -> Iterator[Chunk]:
-        """Yield the chunks in the order that was asked for."""
-        if self._sorted is not None:
-            for segment, row in self._sorted:
-                yield self._heap.chunk_at(segment, row) if segment else self._mapped[row]
-            return
-        for segment, rows in self._picked:
-            for row in rows:
-                yield self._heap.chunk_at(segment, row)
-        yield from self._mapped
-
-    # --- filters ---
-
-    def _rows(self, segment: Segment) -> Rows:
-        """Return the rows of a segment that pass; each filter is one pass over a column."""
-        columns, request = segment.columns, self._request
-        rows: Rows = range(len(columns))
-        if request.arena is not None and segment.arena != request.arena:
-            return ()
-        if self._low is not None or self._high is not None:
-            rows = _between(columns, self._low, self._high)
-        if request.min is not None or request.max is not None:
-            low, high = request.min or 0, request.max
-            sizes = columns.sizes
-            rows = [
-                row
-                for row in rows
-                if (sizes[row] & ~SIZE_BITS) >= low
-                and (high is None or (sizes[row] & ~SIZE_BITS) <= high)
-            ]
-        if request.state:
-            wanted, states = _state_codes(request.state), columns.states
-            rows = [row for row in rows if states[row] in wanted]
-        if request.bin:
-            rows = [row for row in rows if self._in_bin(columns.addresses[row])]
-        if self._where is not None:
-            rows = [row for row in rows if self._asks(self._heap.chunk_at(segment, row))]
-        return rows
-
-    def _mmapped(self) -> Iterator[Chunk]:
-        request = self._request
-        if request.arena is not None or request.back or request.count:
-            return
-        for chunk in self._heap.mmapped:
-            yield self._heap.mmapped_as_chunk(chunk)
-
-    def _passes(self, chunk: Chunk) -> bool:
-        request = self._request
-        if self._low is not None and chunk.address < self._low:
-            return False
-        if self._high is not None and chunk.address >= self._high:
-            return False
-        if request.min is not None and chunk.size < request.min:
-            return False
-        if request.max is not None and chunk.size > request.max:
-            return False
-        if request.state and (chunk.state or "unknown") not in request.state.split(","):
-            return False
-        if request.bin and not self._in_bin(chunk.address):
-            return False
-        return self._where is None or self._asks(chunk)
-
-    def _in_bin(self, chunk: int) -> bool:
-        listed = self._heap.marks.get(chunk)
-        return listed is not None and self._request.bin in (listed.kind, listed.label)
-
-    def _asks(self, chunk: Chunk) -> bool:
-        listed = chunk.listed
-        assert self._where is not None
-        return bool(
-            self._where(
-                {
-                    "address": chunk.address,
-                    "user": chunk.address + self._heap.layout.header,
-                    "size": chunk.size,
-                    "usable": usable(self._heap, chunk),
-                    "flags": flags_text(chunk.size_field),
-                    "state": chunk.state,
-                    "bin": listed.label if listed else None,
-                    "arena": chunk.arena,
-                    "thread": listed.thread if listed else None,
-                    "owner": chunk.owner,
-                }
-            )
-        )
-
-    # --- order and totals ---
-
-    def _order(self) -> None:
-        """Sort if asked to; else the order of addresses stays and no row is touched."""
-        request = self._request
-        self._sorted: list[tuple[Segment | None, int]] | None = None
-        key = "-size" if request.top and not request.sort else request.sort
-        if not key or (key == "address" and not request.top):
-            return
-        pairs: list[tuple[int, Segment | None, int]] = []
-        by_size = key.endswith("size")
-        for segment, rows in self._picked:
-            sizes, addresses = segment.columns.sizes, segment.columns.addresses
-            pairs += [
-                ((sizes[r] & ~SIZE_BITS) if by_size else addresses[r], segment, r) for r in rows
-            ]
-        pairs += [
-            (chunk.size if by_size else chunk.address, None, number)
-            for number, chunk in enumerate(self._mapped)
-        ]
-        pairs.sort(key=lambda pair: pair[0], reverse=key.startswith("-"))
-        self._sorted = [(segment, row) for _, segment, row in pairs[: request.top or None]]
-        self._narrow()
-
-    def _narrow(self) -> None:
-        """Keep the rows that --top left, so that the totals speak of what is shown."""
-        if not self._request.top or self._sorted is None:
-            return
-        kept: dict[int, list[int]] = {}
-        for segment, row in self._sorted:
-            kept.setdefault(id(segment), []).append(row)
-        self._picked = [(segment, kept.get(id(segment), [])) for segment, _ in self._picked]
-        mapped = kept.get(id(None), [])
-        self._sorted = [
-            (segment, row if segment else mapped.index(row)) for segment, row in self._sorted
-        ]
-        self._mapped = [self._mapped[number] for number in mapped]
-
-    def _totals(self) -> Totals:
-        counts: Counter[tuple[str | None, int]] = Counter()
-        for segment, rows in self._picked:
-            states, sizes = segment.columns.states, segment.columns.sizes
-            pairs = (
-                Counter(zip(states, sizes))
-                if len(rows) == len(sizes)
-                else Counter((states[row], sizes[row]) for row in rows)
-            )
-            for (state, size_field), count in pairs.items():
-                counts[STATE_NAMES[state], believed_size(state, size_field)] += count
-        for chunk in self._mapped:
-            counts[chunk.state, chunk.size] += 1
-        return totals_of(counts)
-
-
-def _between(columns: Columns, low: int | None, high: int | None) -> range:
-    """Return the rows of the chunks that a range of addresses touches."""
-    addresses = columns.addresses
-    first = 0 if low is None else max(bisect_right(addresses, low) - 1, 0)
-    if low is not None and first < len(columns):
-        end = addresses[first] + (columns.sizes[first] & ~SIZE_BITS)
-        first += end <= low
-    last = len(columns) if high is None else bisect_left(addresses, high)
-    return range(first, max(first, last))
+    :raises BadRequest: if it asks for what cannot be.
+    """
+    where = compile_where(request.where) if request.where else NO_TEST
+    _check_state(request.state)
+    low, high = _range(heap, request)
+    return Filters(
+        low,
+        high,
+        arena=request.arena,
+        states=frozenset(request.state.split(",")) - {""} if request.state else None,
+        least=request.min,
+        most=request.max,
+        bin=request.bin,
+        where=where,
+        mmapped=not (request.back or request.count),
+        order=request.sort or ("-size" if request.top else ""),
+        top=request.top,
+    )
 
 
 def _check_state(states: str | None) -> None:
@@ -247,11 +97,6 @@ def _check_state(states: str | None) -> None:
             raise BadRequest(
                 f"--state {state}: no such state", f"states: {', '.join(STATES)}, unknown"
             )
-
-
-def _state_codes(states: str) -> set[int]:
-    names = [name or "unknown" for name in STATE_NAMES]
-    return {names.index(state) for state in states.split(",") if state}
 
 
 def _range(heap: Heap, request: Any) -> tuple[int | None, int | None]:
@@ -376,9 +221,9 @@ def _detail(heap: Heap, found: Chunk) -> list[Fact]:
         Fact("user", "mem", Address(found.address + layout.header), Kind.ADDRESS),
         Fact("end", "end", _end(found), Kind.ADDRESS),
         Fact("size", "size", found.size, Kind.SIZE, f"({found.size} bytes)"),
-        Fact("flags", "flags", flags_text(found.size_field), note=_flags_words(found.size_field)),
+        Fact("flags", "flags", flag_letters(found.size_field), note=_flags_words(found.size_field)),
         Fact("state", "state", state_cell(found.state)),
-        Fact("usable", "usable", usable(heap, found), Kind.SIZE),
+        Fact("usable", "usable", heap.usable_of(found), Kind.SIZE),
     ]
     prev_size = _try_word(heap, found.address)
     if not found.size_field & 1:

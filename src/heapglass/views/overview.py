@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from ..analysis.stats import histogram_of, totals_of
+from ..glibc.layout import flag_letters
 from ..heap.arena import Arena
 from ..heap.heap import Heap
 from ..heap.params import read_variables
 from ..heap.segments import Segment
 from ..heap.target import Target
 from ..table import Absent, Address, Answer, Column, Data, Fact, Facts, Kind, Part, Table
-from .cells import address, finish, flags_text, thread_text, totals_data
+from .cells import address, finish, thread_text, totals_data
 
 # --- arenas -------------------------------------------------------------------------------------
 
@@ -239,7 +240,7 @@ def mmapped(target: Target, request: Any) -> Answer:
             Address(chunk.address),
             Address(chunk.address + heap.layout.header),
             chunk.size,
-            flags_text(chunk.size_field),
+            flag_letters(chunk.size_field),
             heap.mmapped_as_chunk(chunk).state,
             _known(heap.usable(chunk.size, mmapped=True)),
             Address(chunk.start),

@@ -7,11 +7,12 @@ from itertools import chain, islice
 from typing import Any
 
 from ..errors import MemoryFault, NotFound
+from ..glibc.layout import flag_letters
 from ..heap.heap import Chunk, Heap
 from ..heap.segments import Segment
 from ..heap.target import Target
 from ..table import Address, Answer, Data, Lines, Part, Style, Tag
-from .cells import chunk_data, finish, flags_text, thread_text
+from .cells import chunk_data, finish, thread_text
 
 HUES = (Style.ONE, Style.TWO, Style.THREE, Style.FOUR, Style.FIVE, Style.SIX)
 CHUNKS = 24  # drawn if nothing else is said
@@ -85,7 +86,7 @@ def _draw(heap: Heap, chunk: Chunk, hue: Style, whole: bool) -> Iterator[Line]:
 
 
 def _head(chunk: Chunk) -> str:
-    flags = flags_text(chunk.size_field) or "-"
+    flags = flag_letters(chunk.size_field) or "-"
     return f"{chunk.address:#x}  size {chunk.size:#x}  {flags}  {chunk.state or '?'}"
 
 
