@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from heapglass.analysis.search import find_bytes
-from heapglass.heap.columns import Columns, Walker, walk_through
+from heapglass.heap.columns import Columns, Walker
+from heapglass.heap.footing import walk_through
 from heapglass.heap.words import Words
 from heapglass.memory import ByteMemory, Region
 

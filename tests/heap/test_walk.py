@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from heapglass.errors import MemoryFault
-from heapglass.heap.columns import FENCEPOST, Columns, Walker, walk_through
+from heapglass.heap.columns import FENCEPOST, Columns, Walker
+from heapglass.heap.footing import walk_through
 from heapglass.heap.target import HeapThread
 from heapglass.memory import Region
 

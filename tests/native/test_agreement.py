@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heapglass.native import IN_USE, Buffer, compiled, loops
+from heapglass.native import IN_USE, Buffer, Chain, compiled, loops
 
 BASE = 0x7F0000001000
 MOST = (1 << 64) - 1
@@ -69,6 +69,29 @@ def test_walks_agree(buffer: Buffer, first: int, length: int, alignment: int, le
         columns = array("Q", [7]), array("Q", [8])
         stop = these.walk_sizes(buffer, start, start + length, alignment, least, *columns)
         answers.append((stop, *(column.tolist() for column in columns)))
+    assert answers[0] == answers[1]
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    buffers(),
+    st.tuples(st.integers(-2, 60), st.integers(0, 130), st.integers(-4, 80), st.integers(0, 130)),
+    st.integers(1, 4),
+    st.sampled_from([8, 16]),
+    st.sampled_from([2, 6]),
+)
+def test_chains_agree(
+    buffer: Buffer, at: tuple[int, int, int, int], need: int, alignment: int, wrong: int
+):
+    first, length, past, behind = at
+    start = buffer.base + first * alignment
+    last = start + length * buffer.word
+    chain = Chain(
+        last + behind * alignment,
+        start + past * buffer.word,
+        *(need, alignment, 2 * buffer.word, wrong),
+    )
+    answers = [these.find_chain(buffer, (start, last), chain) for these in (loops, native())]
     assert answers[0] == answers[1]
 
 

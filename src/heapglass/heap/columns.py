@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..errors import MemoryFault
 from ..glibc.layout import PREV_INUSE, SIZE_BITS
-from ..native import Buffer, walk_sizes
+from ..native import Buffer, Chain, find_chain, walk_sizes
 from .words import Words
 
 # States, as stored in the column; UNKNOWN is what neither flags nor lists prove.
@@ -29,6 +28,7 @@ STATE_NAMES = (
 
 
 MOST_SEARCHED = 16 << 20  # bytes in which the foot of a destroyed free chunk is looked for
+CHAIN = 64  # chunks behind each other that are taken for chunks, though nothing proves them
 FEWEST, MOST_AT_ONCE = 64, 1 << 16  # words that are looked at in one piece
 
 
@@ -43,6 +43,7 @@ class Gap(NamedTuple):
     start: int
     end: int
     reason: str
+    by_chain: bool = False  # went on where chunks lie behind each other; else at one that is proven
 
 
 @dataclass
@@ -76,6 +77,11 @@ class Columns:
         """Add a row whose size the walk does not believe: fencepost, top, corrupt."""
         self.addresses.append(address)
         self.sizes.append(size_field)
+
+    def drop_last(self) -> None:
+        """Take back the last row, which the walk believed."""
+        self.addresses.pop()
+        self.sizes.pop()
 
 
 class Stop(NamedTuple):
@@ -202,6 +208,23 @@ class Walker:
                 return base + (at << shift)
         return None
 
+    def find_chain(self, first: int, last: int, past: int, limit: int, wrong: int) -> int | None:
+        """Return the first place in [first, last) from which chunks lead on; None if none does.
+
+        They lead to *limit* to the byte, or are a good many at or behind *past*; no size word has
+        one of the bits *wrong*.
+        """
+        chain = Chain(limit, past, CHAIN, self._align, self._min, wrong)
+        first, last = align_up(first, self._header, self._align), min(last, limit)
+        for span in self._spans[max(bisect_right(self._bases, first) - 1, 0) :]:
+            if span.base >= last:
+                break
+            start = max(first, align_up(span.base, self._header, self._align))
+            end = min(last, span.base + len(span.data))
+            if start < end and (found := find_chain(span, (start, end), chain)) < end:
+                return found
+        return None
+
     def is_fencepost(self, chunk: int) -> bool:
         """Whether the closing headers that sysmalloc writes into an old top stand here.
 
@@ -236,39 +259,6 @@ class Walker:
             if size == PREV_INUSE:
                 break
         return chunk
-
-
-def walk_through(
-    walker: Walker, columns: Columns, start: int, end: int, anchors: Sequence[int]
-) -> Stop:
-    """Walk from *start* to *end*; over what makes no sense go on at the next proven chunk.
-
-    *anchors*: ascending addresses that lists (or top) prove to be chunks. The chunk that broke
-    the walk is a row of its own, and the range that was jumped over is in `columns.gaps`.
-    """
-    address = start
-    while True:
-        stop = walker.walk(columns, address, end)
-        if stop.kind in ("end", "fencepost"):
-            return stop
-        number = bisect_right(anchors, stop.address)
-        proven = anchors[number] if number < len(anchors) else end
-        if stop.address in anchors[max(number - 1, 0) : number]:
-            proven = walker.behind_free(stop.address, min(proven, end)) or proven
-        _add_corrupt(walker, columns, stop, min(proven, end))
-        if proven >= end:
-            return stop
-        address = proven
-
-
-def _add_corrupt(walker: Walker, columns: Columns, stop: Stop, end: int) -> None:
-    columns.gaps.append(Gap(stop.address, end, stop.reason))
-    size = walker.size_field(stop.address)
-    if size is None:
-        return
-    columns.append(stop.address, size)
-    columns.states.extend(b"\0" * (len(columns) - 1 - len(columns.states)))
-    columns.states.append(CORRUPT)
 
 
 def read_size_field(words: Words, chunk: int) -> int | None:

@@ -142,9 +142,10 @@ class Heap:
         for segment in found:
             judge.judge(segment.columns)
             for gap in segment.columns.gaps:
-                self.problems.append(
-                    f"{gap.start:#x}: {gap.reason}; nothing is known up to {gap.end:#x}"
-                )
+                said = f"{gap.start:#x}: {gap.reason}; nothing is known up to {gap.end:#x}"
+                if gap.by_chain:
+                    said += ", from where on chunks lie behind each other (the first may be older)"
+                self.problems.append(said)
         return sorted(found, key=lambda segment: segment.start)
 
     def _main_start(self, main: Arena) -> int:

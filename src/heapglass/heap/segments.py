@@ -10,7 +10,8 @@ from ..errors import MemoryFault
 from ..glibc.layout import SIZE_BITS
 from ..memory import Region
 from .arena import Arena
-from .columns import TOP, Columns, Stop, Walker, align_up, walk_through
+from .columns import TOP, Columns, Stop, Walker, align_up
+from .footing import walk_through
 from .words import Words
 
 MAX_HEAPS = 1 << 24
@@ -100,7 +101,7 @@ def walk_segment(words: Words, segment: Segment, anchors: Sequence[int]) -> None
     """Fill the columns of a heap that is known from start to end."""
     walker = Walker(words, segment.first, segment.end)
     end = segment.end if segment.top is None else segment.top
-    stop = walk_through(walker, segment.columns, segment.first, end, anchors)
+    stop = walk_through(walker, segment.columns, segment.first, end, anchors, main=False)
     if stop.kind == "fencepost" and segment.top is None:
         walker.add_fenceposts(segment.columns, stop.address)
     elif segment.top is not None:

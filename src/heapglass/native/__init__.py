@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 
 from . import compiled, loops
-from .buffer import Buffer
+from .buffer import Buffer, Chain
 
 _compiled = None if os.environ.get("HEAPGLASS_NATIVE") == "0" else compiled.load()
 _chosen = loops if _compiled is None else _compiled
 
 IN_USE = "python" if _compiled is None else "native"  # which loops, as `info` says it
 walk_sizes = _chosen.walk_sizes
+find_chain = _chosen.find_chain
 judge_flags = _chosen.judge_flags
 count_pairs = _chosen.count_pairs
 select_rows = _chosen.select_rows
@@ -25,7 +26,9 @@ words_between = _chosen.words_between
 __all__ = [
     "IN_USE",
     "Buffer",
+    "Chain",
     "count_pairs",
+    "find_chain",
     "follow_ring",
     "judge_flags",
     "select_rows",

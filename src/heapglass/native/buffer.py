@@ -5,8 +5,21 @@ from __future__ import annotations
 import sys
 from array import array
 from functools import cached_property
+from typing import NamedTuple
 
 CODES = {8: "Q", 4: "I"}
+Places = tuple[int, int]  # addresses from the first one to behind the last
+
+
+class Chain(NamedTuple):
+    """What chunks that lie behind each other must be like to be taken for chunks."""
+
+    limit: int  # a chain that ends here to the byte is one, however short
+    past: int  # so is one with *need* chunks at or behind this address
+    need: int
+    alignment: int
+    least: int  # MINSIZE
+    wrong: int  # bits that no size word has
 
 
 class Buffer:

@@ -11,10 +11,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from .buffer import Buffer
+from .buffer import Buffer, Chain, Places
 
 LIBRARY = "libheapglass.so"
-VERSION = 2  # of the functions' arguments; a library of another version is not used
+VERSION = 3  # of the functions' arguments; a library of another version is not used
 FREE_ENTRY = 255
 HASH, MOST = 0x9E3779B97F4A7C15, (1 << 64) - 1  # of the tables
 PIECE = 1 << 16  # rows or places that are asked for at once
@@ -97,7 +97,7 @@ class Loops:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._c = library
-        for name in ("hg_walk", "hg_flags", "hg_ring", "hg_words_in"):
+        for name in ("hg_walk", "hg_find_chain", "hg_flags", "hg_ring", "hg_words_in"):
             getattr(library, name).restype = _U64
 
     def walk_sizes(
@@ -128,6 +128,21 @@ class Loops:
         for column, more in zip((addresses, sizes), columns):
             column.extend(more)
         return stop.value
+
+    def find_chain(self, buffer: Buffer, places: Places, chain: Chain) -> int:
+        """As in `loops`."""
+        first, last = places
+        if first < buffer.base or last <= first:
+            return last
+        failed = bytearray((last - first) // chain.alignment // 8 + 1)
+        find = self._c.hg_find_chain
+        with _span(buffer) as span:
+            found = find(
+                *(span, _U64(first), _U64(last), _U64(chain.past), _U64(chain.limit)),
+                *(_INT(buffer.word), _INT(buffer.swap), _U64(chain.alignment)),
+                *(_U64(chain.least), _U64(chain.wrong), _U64(chain.need), _column(failed)),
+            )
+        return int(found)
 
     def judge_flags(self, sizes: array[int], states: bytearray) -> list[int]:
         """As in `loops`."""

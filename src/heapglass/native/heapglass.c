@@ -11,7 +11,7 @@
 #define EXPORT __attribute__ ((visibility ("default")))
 #define INLINE static inline __attribute__ ((always_inline))
 
-enum { VERSION = 2 };
+enum { VERSION = 3 };
 enum { PREV_INUSE = 1, SIZE_BITS = 7 };
 enum { USED, FREE, TCACHE, FAST, TOP, MMAPPED, FENCEPOST, CORRUPT, UNKNOWN, STATES };
 
@@ -100,6 +100,60 @@ hg_walk (const struct span *span, u64 start, u64 end, int word, int swap, u64 al
 #define WALK(w, s) walk (span, start, end, alignment, least, addresses, sizes, room, stop, w, s)
   FOR_EACH_MACHINE (WALK, word, swap);
 #undef WALK
+}
+
+INLINE u64
+find_chain (const struct span *span, u64 from, u64 to, u64 past, u64 limit, u64 alignment, u64 least,
+            u64 wrong, u64 need, u8 *failed, int word, int swap)
+{
+  wrong |= (alignment - 1) & ~(u64) SIZE_BITS;
+  for (u64 start = from; start < to; start += alignment)
+    {
+      u64 at = start, before = 0, count = 0;
+      for (;;)
+        {
+          if (at == limit && at > past)
+            return start;
+          if (at - span->base > span->length || span->length - (at - span->base) < 2 * (u64) word)
+            break;
+          u64 place = (at - from) / alignment;
+          if (at < to && failed[place / 8] & 1 << place % 8)
+            break;
+          const u8 *chunk = span->data + (at - span->base);
+          u64 field = load (chunk + word, word, swap), size = field & ~(u64) SIZE_BITS;
+          if (size < least || (field & wrong) || at >= limit || size > limit - at)
+            break;
+          if (at != start && !(field & PREV_INUSE) && load (chunk, word, swap) != before)
+            break;
+          if (at >= past && ++count >= need)
+            return start;
+          before = size;
+          at += size;
+        }
+      for (u64 again = start; again < at && again < to;)
+        { /* what leads there fails as well */
+          u64 place = (again - from) / alignment;
+          failed[place / 8] |= (u8) (1 << place % 8);
+          again += load (span->data + (again - span->base) + word, word, swap) & ~(u64) SIZE_BITS;
+        }
+    }
+  return to;
+}
+
+/* The first place in [FROM, TO), by ALIGNMENT, from which chunks lie behind each other up to LIMIT,
+   or NEED of them at or behind PAST; TO if there is none. No size has a bit of WRONG, and where P is
+   clear prev_size is the size before. FAILED, zeros, has a bit for each place. */
+EXPORT u64
+hg_find_chain (const struct span *span, u64 from, u64 to, u64 past, u64 limit, int word, int swap,
+               u64 alignment, u64 least, u64 wrong, u64 need, u8 *failed)
+{
+  if (from < span->base || from - span->base > span->length || (from - span->base) % (u64) word
+      || least < 2 * (u64) word || to > limit)
+    return to;
+#define FIND(w, s)                                                                                \
+  find_chain (span, from, to, past, limit, alignment, least, wrong, need, failed, w, s)
+  FOR_EACH_MACHINE (FIND, word, swap);
+#undef FIND
 }
 
 /* --- states and sums ---------------------------------------------------------------------------- */

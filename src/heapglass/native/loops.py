@@ -6,7 +6,7 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from .buffer import Buffer
+from .buffer import Buffer, Chain, Places
 
 PREV_INUSE, SIZE_BITS = 1, 7
 USED, CORRUPT, UNKNOWN = 0, 7, 8
@@ -45,6 +45,61 @@ def walk_sizes(
         add_size(size)
         position += step
     return base + (position << shift)
+
+
+def find_chain(buffer: Buffer, places: Places, chain: Chain) -> int:
+    """Return the first place, by the alignment, from which a chain leads; the last if none does.
+
+    In a chain, where a chunk's P is clear its prev_size is the size of the chunk before. What was
+    followed in vain is not followed again.
+    """
+    (first, last), base, shift = places, buffer.base, buffer.word.bit_length() - 1
+    if first < base or (first - base) % buffer.word or last > chain.limit:
+        return last
+    words, failed = buffer.words, set[int]()
+    wrong = chain.wrong | ((chain.alignment - 1) & ~SIZE_BITS)
+    stop = min(last, base + len(words) * buffer.word)
+    for start in range(first, stop, chain.alignment):
+        number = ((start - base) >> shift) + 1
+        if number >= len(words) or words[number] & wrong or words[number] < chain.least:
+            continue  # most end here
+        followed = _follow(words, base, shift, start, chain, wrong, failed)
+        if followed is None:
+            return start
+        failed.update(at for at in followed if at < last)
+    return last
+
+
+def _follow(
+    words: memoryview,
+    base: int,
+    shift: int,
+    start: int,
+    chain: Chain,
+    wrong: int,
+    failed: set[int],
+) -> list[int] | None:
+    """Return the chunks that lie behind each other from *start* on; None if they are a chain."""
+    at, before, count = start, 0, 0
+    followed: list[int] = []
+    while at not in failed:
+        if at == chain.limit and at > chain.past:
+            return None
+        number = (at - base) >> shift
+        if at >= chain.limit or number + 1 >= len(words):
+            break
+        field = words[number + 1]
+        size = field & ~SIZE_BITS
+        if size < chain.least or field & wrong or size > chain.limit - at:
+            break
+        if at != start and not field & PREV_INUSE and words[number] != before:
+            break
+        count += at >= chain.past
+        if count >= chain.need:
+            return None
+        followed.append(at)
+        before, at = size, at + size
+    return followed
 
 
 def judge_flags(sizes: array[int], states: bytearray) -> list[int]:
