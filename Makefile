@@ -6,7 +6,7 @@ PY = .venv/bin/python
 BOTH = -n auto --dist worksteal
 
 .PHONY: demo test lint unit live gdbs runtimes layouts docs bench fuzz-model fuzz-hostile \
-  coverage-model abis setup-demo setup-test setup-abis
+  fuzz-native coverage-model abis setup-demo setup-test setup-abis setup-fuzz
 
 demo: setup-demo
 	@PY=$(PY) sh tools/demo.sh
@@ -61,6 +61,16 @@ TARGETS ?= 20000
 fuzz-hostile: setup-test
 	@$(PY) -m tests.fuzz.run --count $(TARGETS)
 
+# The compiled loops under libFuzzer with sanitizers, for so many seconds; clang is installed for it.
+# Inputs that led somewhere new stay in .cache/fuzz-native.
+SECONDS ?= 600
+fuzz-native: setup-fuzz
+	@mkdir -p .cache/fuzz-native
+	@clang -std=gnu11 -O1 -g -DLIBFUZZER -fsanitize=fuzzer,address,undefined \
+	  -fno-sanitize-recover=all -o .cache/fuzz-native.bin tests/native/bounds.c
+	@.cache/fuzz-native.bin -max_total_time=$(SECONDS) -max_len=4096 -print_final_stats=1 \
+	  -artifact_prefix=.cache/fuzz-native- -verbosity=0 .cache/fuzz-native
+
 # Programs on five other machines: cross-compiled, run under qemu, read live through its gdb server.
 # 500 MB of compilers and emulators in .cache; four minutes.
 abis: setup-abis
@@ -87,3 +97,6 @@ setup-test:
 
 setup-abis:
 	@PYTHON=$(PYTHON) sh tools/setup.sh abis
+
+setup-fuzz:
+	@PYTHON=$(PYTHON) sh tools/setup.sh fuzz

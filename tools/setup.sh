@@ -1,7 +1,7 @@
 #!/bin/sh
-# Sets up what `make demo`, `make test` or `make abis` needs on Debian or Ubuntu, and says what it does:
-# system packages by apt (as root or with sudo; otherwise the line to run is printed), and a virtual
-# environment of its own in .venv. Does nothing, quickly, where all is there.
+# Sets up what `make demo`, `make test`, `make abis` or `make fuzz-native` needs on Debian or Ubuntu,
+# and says what it does: system packages by apt (as root or with sudo; otherwise the line to run is
+# printed), and a virtual environment of its own in .venv. Does nothing, quickly, where all is there.
 set -eu
 cd "$(dirname "$0")/.."
 what=${1:-test}
@@ -12,6 +12,7 @@ tests="$demo gcc-multilib libc6-dev-i386 binutils strace gdbserver xz-utils zstd
 wanted=$demo
 [ "$what" = test ] && wanted=$tests
 [ "$what" = abis ] && wanted="$tests gdb-multiarch"
+[ "$what" = fuzz ] && wanted="$tests clang libclang-rt-dev"
 
 missing=""
 for package in $wanted; do

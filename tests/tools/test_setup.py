@@ -104,11 +104,14 @@ def test_the_tests_need_more_than_the_demo(machine: Machine):
         assert f" {package}" not in demo
 
 
-def test_other_machines_need_one_more_package_and_the_same_python_ones(machine: Machine):
-    assert " gdb-multiarch" in machine.set_up("abis").stdout
-    assert " gdb-multiarch" not in machine.set_up("test").stdout
+@pytest.mark.parametrize(("what", "package"), [("abis", "gdb-multiarch"), ("fuzz", "clang")])
+def test_some_profiles_need_another_package_and_the_same_python_ones(
+    what: str, package: str, machine: Machine
+):
+    assert f" {package}" in machine.set_up(what).stdout
+    assert f" {package}" not in machine.set_up("test").stdout
     machine.program("id", "echo 0")
-    machine.set_up("abis")
+    machine.set_up(what)
 
     assert any(".[dev]" in line for line in machine.calls())
 
