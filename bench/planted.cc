@@ -63,7 +63,7 @@ struct Planted
 };
 
 std::atomic<std::uint64_t> chunks{ 0 };
-World *worlds[64];
+World *volatile worlds[64]; // volatile: the one place that holds them must not be left out
 Planted planted[64];
 
 void

@@ -84,7 +84,6 @@ class Terminal:
             words += ["-ex", command]
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background ignores it
             settings = {**os.environ, "TERM": "dumb", "LC_ALL": "C.UTF-8", "HOME": "/nonexistent"}
             settings["DEBUGINFOD_URLS"] = ""
             os.execvpe(GDB, [*words, str(program)], settings)
