@@ -20,7 +20,7 @@ from heapglass.arguments import (
 from heapglass.commands import COMMANDS, Command, ask
 from heapglass.errors import HeapglassError
 from heapglass.locate import locate
-from heapglass.render import json_pieces, text_lines
+from heapglass.render import in_blocks, json_pieces, text_lines
 from heapglass.render.colour import ansi, plain, wants_colour
 from heapglass.render.escape import visible
 from heapglass.table import Answer
@@ -104,7 +104,7 @@ class Runner:
             if target is not None:
                 target.tools = {"gdb": gdb.VERSION}
             answer = ask(self._command, target, request)
-            for text in _output(answer, request, self._settings):
+            for text in in_blocks(_output(answer, request, self._settings)):
                 gdb.write(text)
         finally:
             if source is not None:

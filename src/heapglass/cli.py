@@ -24,7 +24,7 @@ from .arguments import (
 from .commands import COMMANDS, Command, ask
 from .errors import BadRequest, HeapglassError
 from .locate import Overrides, locate
-from .render import json_pieces, text_lines
+from .render import in_blocks, json_pieces, text_lines
 from .render.colour import ansi, plain, wants_colour
 from .render.escape import visible
 from .table import Answer
@@ -260,7 +260,7 @@ def _parse(command: Command, words: Sequence[str]) -> argparse.Namespace:
 
 def _show(answer: Answer, request: argparse.Namespace) -> int:
     pieces = json_pieces(answer) if request.json else _text(answer, request)
-    for piece in pieces:
+    for piece in in_blocks(pieces):
         _write(piece)
     _write("", flush=True)
     return answer.status

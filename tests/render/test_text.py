@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from heapglass.render import text_lines
+from heapglass.render import in_blocks, text_lines
 from heapglass.render.colour import ansi, wants_colour
-from heapglass.render.text import FIRST, bytes_for_people
+from heapglass.render.text import AT_ONCE, bytes_for_people, cell_text
 from heapglass.table import (
     Absent,
     Address,
@@ -74,15 +77,50 @@ def test_rows_are_taken_while_lines_are_made():
     for _ in range(10):
         next(lines)
 
-    assert taken == FIRST - 1
+    assert taken == AT_ONCE - 1
 
 
 def test_a_column_grows_when_a_later_row_needs_it():
-    rows = [(Address(1), 1, "a")] * FIRST + [(Address(1), 1 << 40, "a"), (Address(1), 1, "b")]
+    rows = [(Address(1), 1, "a")] * AT_ONCE + [(Address(1), 1 << 40, "a"), (Address(1), 1, "b")]
     lines = shown(Table("chunks", COLUMNS, rows))
 
-    assert lines[FIRST].index("a") < lines[FIRST + 1].index("a")
-    assert lines[FIRST + 1].index("a") == lines[FIRST + 2].index("b")
+    assert lines[AT_ONCE].index("a") < lines[AT_ONCE + 1].index("a")
+    assert lines[AT_ONCE + 1].index("a") == lines[AT_ONCE + 2].index("b")
+
+
+VALUES = st.one_of(
+    st.sampled_from([None, True, False, 0, 1, 1.0, 0.0, *Absent]),
+    st.integers(-5, 1 << 70),
+    st.text(max_size=6),
+    st.integers(0, 1 << 64).map(Address),
+    st.sampled_from(["used", "\x1b[2J"]).map(lambda text: Tag(text, Style.BAD)),
+    st.lists(st.integers(0, 9), max_size=3),
+)
+
+
+@given(
+    st.sampled_from([Kind.TEXT, Kind.SIZE, Kind.BYTES, Kind.COUNT, Kind.ADDRESS]),
+    st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=40),
+)
+def test_a_column_made_at_once_says_what_each_cell_says(kind: Kind, rows: list[tuple[Any, Any]]):
+    columns = (Column("one", "one", kind), Column("two", "two"))
+    rows = [("says", "something"), *rows]  # a column that says nothing is left out
+    answer = Answer("x", [Table("", columns, rows)])
+
+    at_once = list(text_lines(answer))
+    line_by_line = list(text_lines(answer, paint=lambda text, _: text))
+
+    assert at_once == line_by_line
+    for line, row in zip(at_once[1:], rows):
+        said = [cell_text(row[0], kind)[0], cell_text(row[1], Kind.TEXT)[0]]
+        assert line.split() == " ".join(said).split()
+
+
+def test_text_goes_out_in_blocks_that_grow():
+    blocks = list(in_blocks(str(number % 10) for number in range(5000)))
+
+    assert [len(block) for block in blocks[:11]] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 512]
+    assert "".join(blocks) == "0123456789" * 500
 
 
 def test_a_column_with_nothing_to_say_is_left_out():

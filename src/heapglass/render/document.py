@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..table import Absent, Address, Answer, Data, Facts, Raw, Table, Tag
+from .pieces import remembered
 
 FORMAT = 1
 
@@ -34,12 +35,13 @@ def json_pieces(answer: Answer) -> Iterator[str]:
 
 
 def _rows(table: Table) -> Iterator[str]:
-    keys = [(n, _dump(c.key)) for n, c in enumerate(table.columns) if c.in_json and c.key]
-    start = "[\n"
+    shown = [(n, c) for n, c in enumerate(table.columns) if c.in_json and c.key]
+    columns = [(n, f"{_dump(c.key)}: ", remembered(_dump)) for n, c in shown]
+    start = "[\n{"
     for row in table.rows:
-        yield start + "{" + ", ".join(f"{key}: {_dump(row[n])}" for n, key in keys) + "}"
-        start = ",\n"
-    yield "[]" if start == "[\n" else "\n]"
+        yield start + ", ".join([key + dump(row[n]) for n, key, dump in columns]) + "}"
+        start = ",\n{"
+    yield "[]" if start == "[\n{" else "\n]"
 
 
 def _facts(part: Facts, seen: set[str]) -> Iterator[str]:
@@ -54,6 +56,8 @@ def _facts(part: Facts, seen: set[str]) -> Iterator[str]:
 
 
 def _dump(value: Any) -> str:
+    if value.__class__ is Address:
+        return f'"{value:#x}"'
     return json.dumps(_plain(value), ensure_ascii=True)
 
 

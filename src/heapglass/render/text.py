@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from ..table import Absent, Address, Answer, Column, Facts, Kind, Lines, Raw, Style, Table, Tag
 from .colour import Paint, plain
 from .escape import visible
+from .pieces import MOST_REMEMBERED
 
-FIRST = 512  # rows that are looked at for the widths of the columns
+AT_ONCE = 512  # rows whose widths are looked at together
+_NUMBERS = {int, bool, float}
+_PLAIN_KINDS = {*_NUMBERS, str, type(None), Tag, Absent}
 _RIGHT = {Kind.SIZE, Kind.BYTES, Kind.COUNT, Kind.PERCENT}
 _GAP = "  "  # between two columns
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -86,52 +89,120 @@ def _facts(part: Facts, width: int | None, paint: Paint) -> Iterator[str]:
 def _table(table: Table, width: int | None, paint: Paint) -> Iterator[str]:
     columns = [(number, c) for number, c in enumerate(table.columns) if c.in_text]
     rows = iter(table.rows)
-    first = [_cells(row, columns) for row in islice(rows, FIRST)]
-    if not first:
-        if table.empty:
-            yield paint(visible(table.empty), Style.DIM)
-        return
-    used = [n for n in range(len(columns)) if _is_used(first, n) or len(first) == FIRST]
-    widths = [max(len(columns[n][1].title), *(len(row[n][0]) for row in first)) for n in used]
-    kept = [columns[n][1] for n in used]
-    yield paint(_row([(c.title, Style.PLAIN) for c in kept], kept, widths, width, plain), Style.DIM)
-    for every in chain(first, (_cells(row, columns) for row in rows)):
-        cells = [every[n] for n in used]
-        for number, (text, _) in enumerate(cells):  # a later row may have more to say
-            if len(text) > widths[number]:
-                widths[number] = len(text)
-        yield _row(cells, kept, widths, width, paint)
+    lines: _Lines | None = None
+    while block := list(islice(rows, AT_ONCE)):
+        if lines is None:
+            lines = _Lines(_used(block, columns), width, paint)
+            found = lines.lines(block)
+            yield lines.heading()
+            yield from found
+        else:
+            yield from lines.lines(block)
+    if lines is None and table.empty:
+        yield paint(visible(table.empty), Style.DIM)
 
 
-def _is_used(rows: Iterable[Sequence[tuple[str, Style]]], number: int) -> bool:
-    """Whether any row has something to say in this column."""
-    return any(row[number][0] not in ("", Absent.NONE.value) for row in rows)
+def _used(
+    rows: Sequence[Sequence[Any]], columns: Sequence[tuple[int, Column]]
+) -> list[tuple[int, Column]]:
+    """Return the columns in which a row has something to say; all if there may be more rows."""
+    if len(rows) == AT_ONCE:
+        return list(columns)
+    empty = ("", Absent.NONE.value)
+    return [
+        (number, column)
+        for number, column in columns
+        if any(cell_text(row[number], column.kind)[0] not in empty for row in rows)
+    ]
 
 
-def _cells(row: Sequence[Any], columns: Sequence[tuple[int, Column]]) -> list[tuple[str, Style]]:
-    return [cell_text(row[number], column.kind) for number, column in columns]
+class _Lines:
+    """Puts cells side by side. A column grows where a later row has more to say."""
+
+    def __init__(
+        self, columns: Sequence[tuple[int, Column]], width: int | None, paint: Paint
+    ) -> None:
+        self._columns = [(number, _Texts(column.kind)) for number, column in columns]
+        self._titles = [column.title for _, column in columns]
+        self._right = [column.kind in _RIGHT for _, column in columns]
+        self._widths = [len(title) for title in self._titles]
+        self._width = width
+        self._paint = paint
+
+    def heading(self) -> str:
+        """Return the line of titles."""
+        cells = [(title, Style.PLAIN) for title in self._titles]
+        return self._paint(self._line(cells, plain), Style.DIM)
+
+    def lines(self, rows: Sequence[Sequence[Any]]) -> Iterator[str]:
+        """Yield rows; the last cell of one is cut at the width, and others only if they must.
+
+        Where nothing is coloured they are made column by column.
+        """
+        columns = [texts.of([row[number] for row in rows]) for number, texts in self._columns]
+        for number, texts in enumerate(columns):
+            self._widths[number] = max(self._widths[number], *map(len, texts))
+        room = sum(self._widths) + len(_GAP) * (len(self._widths) - 1)
+        if self._paint is plain and (self._width is None or room <= self._width):
+            places = zip(columns, self._widths, self._right)
+            return map(str.rstrip, map(_GAP.join, zip(*[_padded(*place) for place in places])))
+        return (self._line(self._cells(row), self._paint) for row in rows)
+
+    def _cells(self, row: Sequence[Any]) -> list[tuple[str, Style]]:
+        return [cell_text(row[number], texts.kind) for number, texts in self._columns]
+
+    def _line(self, cells: Sequence[tuple[str, Style]], paint: Paint) -> str:
+        made: list[str] = []
+        used, width = 0, self._width
+        for (text, style), right, wide in zip(cells, self._right, self._widths):
+            room = max(wide, len(text)) if width is None else width - used
+            if room <= 0:
+                break
+            shown = _cut(text, room)
+            blanks = " " * min(max(wide - len(shown), 0), room - len(shown))
+            painted = paint(shown, style)
+            made.append(blanks + painted if right else painted + blanks)
+            used += len(shown) + len(blanks) + len(_GAP)
+        return _GAP.join(made).rstrip()
 
 
-def _row(
-    cells: Sequence[tuple[str, Style]],
-    columns: Sequence[Column],
-    widths: Sequence[int],
-    width: int | None,
-    paint: Paint,
-) -> str:
-    """Put cells side by side; the last one is cut at the width, and others only if they must."""
-    made: list[str] = []
-    used = 0
-    for (text, style), column, wide in zip(cells, columns, widths):
-        room = max(wide, len(text)) if width is None else width - used
-        if room <= 0:
-            break
-        shown = _cut(text, room)
-        blanks = " " * min(max(wide - len(shown), 0), room - len(shown))
-        painted = paint(shown, style)
-        made.append(blanks + painted if column.kind in _RIGHT else painted + blanks)
-        used += len(shown) + len(blanks) + len(_GAP)
-    return _GAP.join(made).rstrip()
+def _padded(texts: Sequence[str], wide: int, right: bool) -> Sequence[str]:
+    if min(map(len, texts)) == wide:
+        return texts
+    return [text.rjust(wide) for text in texts] if right else [text.ljust(wide) for text in texts]
+
+
+class _Texts:
+    """The texts of a column's values; few values come again and again, but for addresses."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self._known: dict[frozenset[type], _Known] = {}
+
+    def of(self, values: Sequence[Any]) -> list[str]:
+        """Return the text of each value."""
+        kinds = set(map(type, values))
+        if kinds == {Address}:
+            return list(map(hex, values))
+        numbers = frozenset(kinds & _NUMBERS)  # 1, 1.0 and True are one key
+        if not kinds <= _PLAIN_KINDS or len(numbers) > 1:
+            return [cell_text(value, self.kind)[0] for value in values]
+        known = self._known.setdefault(numbers, _Known(self.kind))
+        return [known[value] for value in values]
+
+
+class _Known(dict[Any, str]):
+    """Texts by value, made when first asked for."""
+
+    def __init__(self, kind: Kind) -> None:
+        super().__init__()
+        self._kind = kind
+
+    def __missing__(self, value: Any) -> str:
+        if len(self) >= MOST_REMEMBERED:
+            self.clear()
+        text = self[value] = cell_text(value, self._kind)[0]
+        return text
 
 
 def _cut(text: str, room: int) -> str:

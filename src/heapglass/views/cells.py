@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..glibc.layout import flag_letters
@@ -11,6 +11,7 @@ from ..heap.lists import FreeList
 from ..table import Absent, Address, Answer, Column, Kind, Part, Style, Tag
 
 STATES = ("used", "free", "tcache", "fast", "top", "mmapped", "fencepost", "corrupt")
+MOST_KINDS = 1 << 16  # of chunks, whose cells are kept
 ALWAYS = ("used", "free", "tcache", "fast")
 STATE_STYLES = {
     "used": Style.PLAIN,
@@ -66,6 +67,22 @@ def chunk_row(heap: Heap, chunk: Chunk) -> tuple[Any, ...]:
         chunk.owner,
         note(heap, chunk, listed),
     )
+
+
+def chunk_rows(heap: Heap, chunks: Iterable[Chunk]) -> Iterator[tuple[Any, ...]]:
+    """Yield chunks as rows: what is the same for all of a kind is made once."""
+    header, kinds = heap.layout.header, dict[Any, tuple[Any, ...]]()
+    for chunk in chunks:
+        address, size_field, state, arena, listed, owner = chunk
+        if listed is not None or owner is not None:
+            yield chunk_row(heap, chunk)
+            continue
+        kind = kinds.get((size_field, state, arena))
+        if kind is None:
+            if len(kinds) >= MOST_KINDS:
+                kinds.clear()
+            kind = kinds[size_field, state, arena] = chunk_row(heap, chunk)[2:]
+        yield (Address(address), Address(address + header), *kind)
 
 
 def note(heap: Heap, chunk: Chunk, listed: FreeList | None) -> str:

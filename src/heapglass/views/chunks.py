@@ -33,6 +33,7 @@ from .cells import (
     address,
     chunk_data,
     chunk_row,
+    chunk_rows,
     finish,
     row_limit,
     state_cell,
@@ -51,7 +52,7 @@ def chunks(target: Target, request: Any) -> Answer:
         return _raw_chain(heap, request)
     chosen = Selection(heap, _filters(heap, request))
     limit = row_limit(request, TEXT_LIMIT)
-    rows = (chunk_row(heap, chunk) for chunk in islice(chosen.chunks(), limit))
+    rows = chunk_rows(heap, islice(chosen.chunks(), limit))
     count = chosen.count
     parts: list[Part] = [
         Table("chunks", CHUNK_COLUMNS, rows, empty="no such chunk"),
