@@ -10,6 +10,7 @@ import os
 
 from . import compiled, loops
 from .buffer import Buffer, Chain
+from .rows import BY_INTERIOR, BY_START, MOST_ROWS, NOT_REACHED, Numbered, Rows
 
 _compiled = None if os.environ.get("HEAPGLASS_NATIVE") == "0" else compiled.load()
 _chosen = loops if _compiled is None else _compiled
@@ -22,15 +23,23 @@ count_pairs = _chosen.count_pairs
 select_rows = _chosen.select_rows
 follow_ring = _chosen.follow_ring
 words_between = _chosen.words_between
+make_graph = _chosen.make_graph
 
 __all__ = [
+    "BY_INTERIOR",
+    "BY_START",
     "IN_USE",
+    "MOST_ROWS",
+    "NOT_REACHED",
     "Buffer",
     "Chain",
+    "Numbered",
+    "Rows",
     "count_pairs",
     "find_chain",
     "follow_ring",
     "judge_flags",
+    "make_graph",
     "select_rows",
     "walk_sizes",
     "words_between",

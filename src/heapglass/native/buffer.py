@@ -27,7 +27,7 @@ class Buffer:
 
     def __init__(self, data: memoryview, base: int, word: int, order: str) -> None:
         self.data = data if data.format == "B" else data.cast("B")
-        self.base, self.word = base, word
+        self.base, self.word, self.order = base, word, order
         self.swap = order != sys.byteorder
 
     @cached_property

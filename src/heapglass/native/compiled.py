@@ -12,60 +12,31 @@ from pathlib import Path
 from typing import Any
 
 from .buffer import Buffer, Chain, Places
+from .compiled_graph import CompiledGraph
+from .ctypes_of import U64, Span, address_of, column
+from .rows import Rows
 
 LIBRARY = "libheapglass.so"
-VERSION = 3  # of the functions' arguments; a library of another version is not used
+VERSION = 4  # of the functions' arguments; a library of another version is not used
 FREE_ENTRY = 255
 HASH, MOST = 0x9E3779B97F4A7C15, (1 << 64) - 1  # of the tables
 PIECE = 1 << 16  # rows or places that are asked for at once
 
-_U64 = ctypes.c_uint64
+_U64 = U64
 _INT = ctypes.c_int
-
-
-class _Span(ctypes.Structure):
-    _fields_ = (("data", ctypes.c_void_p), ("length", _U64), ("base", _U64))
-
-
-class _View(ctypes.Structure):
-    """CPython's Py_buffer, which says where a read-only buffer's bytes are."""
-
-    _fields_ = (
-        ("buf", ctypes.c_void_p),
-        ("obj", ctypes.py_object),
-        ("len", ctypes.c_ssize_t),
-        ("itemsize", ctypes.c_ssize_t),
-        ("readonly", _INT),
-        ("ndim", _INT),
-        ("format", ctypes.c_char_p),
-        ("shape", ctypes.c_void_p),
-        ("strides", ctypes.c_void_p),
-        ("suboffsets", ctypes.c_void_p),
-        ("internal", ctypes.c_void_p),
-    )
+_column = column
 
 
 @contextmanager
 def _span(buffer: Buffer) -> Iterator[Any]:
     """Yield the address of a buffer's span; the bytes are held until the end."""
-    view = _View()
-    get, release = ctypes.pythonapi.PyObject_GetBuffer, ctypes.pythonapi.PyBuffer_Release
-    get(ctypes.py_object(buffer.data), ctypes.byref(view), 0)
-    try:
-        yield ctypes.byref(_Span(view.buf, len(buffer.data), buffer.base))
-    finally:
-        release(ctypes.byref(view))
+    data = buffer.data
+    yield ctypes.byref(Span(address_of(data), len(data), buffer.base))
 
 
-def _column(column: array[int] | bytearray, first: int = 0) -> Any:
-    """Return what C takes for a column of ours, from a row on."""
-    width = 1 if isinstance(column, bytearray) else column.itemsize
-    return (ctypes.c_char * 0).from_buffer(column, first * width)
-
-
-def _bounds(column: array[int], first: int, last: int | None) -> tuple[int, int]:
+def _bounds(values: array[int], first: int, last: int | None) -> tuple[int, int]:
     """Return the first row and the number of rows of a slice."""
-    first, end, _ = slice(first, last).indices(len(column))
+    first, end, _ = slice(first, last).indices(len(values))
     return first, max(end - first, 0)
 
 
@@ -97,8 +68,13 @@ class Loops:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._c = library
-        for name in ("hg_walk", "hg_find_chain", "hg_flags", "hg_ring", "hg_words_in"):
+        names = "hg_walk", "hg_find_chain", "hg_flags", "hg_ring", "hg_words_in"
+        for name in (*names, "hg_reached_rows", "hg_edges"):
             getattr(library, name).restype = _U64
+
+    def make_graph(self, parts: Sequence[Rows], word: int, swap: bool, mask: int) -> CompiledGraph:
+        """As `loops.make_graph`."""
+        return CompiledGraph(self._c, parts, word, swap, mask)
 
     def walk_sizes(
         self,
@@ -125,8 +101,8 @@ class Loops:
             columns = [array("Q", [0]) * count, array("Q", [0]) * count]
             room = _U64(count)
             self._c.hg_walk(span, *ends, *rest, *map(_column, columns), room, ctypes.byref(stop))
-        for column, more in zip((addresses, sizes), columns):
-            column.extend(more)
+        for whole, more in zip((addresses, sizes), columns):
+            whole.extend(more)
         return stop.value
 
     def find_chain(self, buffer: Buffer, places: Places, chain: Chain) -> int:

@@ -11,7 +11,7 @@
 #define EXPORT __attribute__ ((visibility ("default")))
 #define INLINE static inline __attribute__ ((always_inline))
 
-enum { VERSION = 3 };
+enum { VERSION = 4 };
 enum { PREV_INUSE = 1, SIZE_BITS = 7 };
 enum { USED, FREE, TCACHE, FAST, TOP, MMAPPED, FENCEPOST, CORRUPT, UNKNOWN, STATES };
 
@@ -309,55 +309,67 @@ hg_words_in (const struct span *span, u64 from, u64 low, u64 high, u64 mask, int
 
 /* --- references --------------------------------------------------------------------------------- */
 
-/* A segment's rows in the columns, its bytes, and where in the columns each piece of it begins:
-   first[k] is the first row at or above low + (k << shift), one entry more than there are pieces. */
+/* Rows of a segment's columns, the bytes that the blocks of these rows are in, and where among the
+   rows each piece of the addresses begins: first[k] is the first row at or above low + (k << shift),
+   one entry more than there are pieces. */
 struct part
 {
   struct span span;
-  u64 low, high; /* addresses of its chunks: [low, high) */
-  u64 row, rows;
+  u64 low, high; /* of the rows' chunks; all addresses of rows lie in [low, high), ascending */
+  u64 row, rows; /* numbers of the rows, counted over all parts */
+  const u64 *addresses;
+  const u64 *sizes;
+  const u8 *states;
   const u32 *first;
   u64 shift;
+  u64 less; /* what a block has less than its chunk's size */
 };
 
 struct heap
 {
-  const struct part *parts; /* ascending */
-  u64 part_count;
-  const u64 *addresses;
-  const u64 *sizes;
-  const u8 *states;
+  const struct part *parts; /* ascending, by address and by row */
+  u64 count;
   u64 low, high; /* of all parts */
+  u64 mask;      /* what of a word is an address */
   int word, swap;
+};
+
+/* What was reached so far, and what only an interior pointer reached. All have as many entries as
+   there are rows; each row is put into each at most once. */
+struct work
+{
+  u8 *reached, *noted;
+  u32 *stack, *later;
+  u64 waiting, put_off;
 };
 
 enum { NOT_REACHED, BY_START, BY_INTERIOR };
 
 EXPORT void
-hg_index (const u64 *addresses, u64 row, u64 rows, u64 low, u64 shift, u32 *first, u64 pieces)
+hg_index (const u64 *addresses, u64 rows, u64 low, u64 shift, u32 *first, u64 pieces)
 {
-  u64 at = row;
+  u64 at = 0;
   for (u64 piece = 0; piece <= pieces; piece++)
     {
-      while (at < row + rows && (addresses[at] - low) >> shift < piece)
+      while (at < rows && (addresses[at] - low) >> shift < piece)
         at++;
-      first[piece] = (u32) (at - row);
+      first[piece] = (u32) at;
     }
 }
 
 INLINE const struct part *
-part_of (const struct heap *heap, u64 address, const struct part *hint)
+part_at (const struct heap *heap, u64 chunk, const struct part *hint)
 {
-  if (address - hint->low < hint->high - hint->low)
+  if (chunk - hint->low < hint->high - hint->low)
     return hint;
-  u64 low = 0, high = heap->part_count;
+  u64 low = 0, high = heap->count;
   while (low < high)
     {
       u64 middle = (low + high) / 2;
       const struct part *part = &heap->parts[middle];
-      if (address < part->low)
+      if (chunk < part->low)
         high = middle;
-      else if (address >= part->high)
+      else if (chunk >= part->high)
         low = middle + 1;
       else
         return part;
@@ -365,70 +377,73 @@ part_of (const struct heap *heap, u64 address, const struct part *hint)
   return NULL;
 }
 
-/* The row of the block that POINTER is a reference to, or -1: it lies in [mem, mem + usable).
-   The last word of a block that is not mmapped is the next chunk's prev_size. */
-INLINE int64_t
-row_of (const struct heap *heap, u64 pointer, const struct part **hint, int word, int *start)
+INLINE const struct part *
+part_with (const struct heap *heap, u64 row, const struct part *hint)
 {
-  u64 inside = pointer - word;
-  if (inside - heap->low >= heap->high - heap->low)
-    return -1;
-  const struct part *part = part_of (heap, inside, *hint);
-  if (!part)
-    return -1;
-  *hint = part;
-  u64 piece = (inside - part->low) >> part->shift;
-  u64 low = part->first[piece], high = part->first[piece + 1];
-  const u64 *addresses = heap->addresses + part->row;
-  /* the last row at or below: in this piece, or the one before its first */
+  if (row - hint->row < hint->rows)
+    return hint;
+  u64 low = 0, high = heap->count;
   while (low < high)
     {
       u64 middle = (low + high) / 2;
-      if (addresses[middle] <= inside)
+      const struct part *part = &heap->parts[middle];
+      if (row < part->row)
+        high = middle;
+      else if (row - part->row >= part->rows)
+        low = middle + 1;
+      else
+        return part;
+    }
+  return NULL;
+}
+
+/* The row of the block that POINTER is a reference to, or -1: it lies in [mem, mem + usable). */
+INLINE int64_t
+row_of (const struct heap *heap, u64 pointer, const struct part **hint, int word, int *start)
+{
+  u64 chunk = (pointer & heap->mask) - 2 * (u64) word; /* if it is one to mem */
+  if (chunk - heap->low >= heap->high - heap->low)
+    return -1;
+  const struct part *part = part_at (heap, chunk, *hint);
+  if (!part)
+    return -1;
+  *hint = part;
+  u64 piece = (chunk - part->low) >> part->shift;
+  u64 low = part->first[piece], high = part->first[piece + 1];
+  /* behind the last row at or below: in this piece, or the first of it, then the one before it */
+  while (low < high)
+    {
+      u64 middle = (low + high) / 2;
+      if (part->addresses[middle] <= chunk)
         low = middle + 1;
       else
         high = middle;
     }
-  if (!low)
+  if (!low--)
     return -1;
-  u64 row = part->row + low - 1;
-  u64 chunk = heap->addresses[row];
-  u64 size = heap->sizes[row] & ~(u64) SIZE_BITS;
-  u8 state = heap->states[row];
-  if (inside - chunk >= size || inside - chunk < (u64) word)
+  u64 offset = chunk - part->addresses[low], size = part->sizes[low] & ~(u64) SIZE_BITS;
+  u8 state = part->states[low];
+  if (size <= part->less || offset >= size - part->less)
     return -1;
   if (state != USED && state != UNKNOWN && state != MMAPPED)
     return -1;
-  if (state == MMAPPED && pointer - chunk >= size)
-    return -1;
-  *start = pointer - chunk == 2 * (u64) word;
-  return (int64_t) row;
+  *start = offset == 0;
+  return (int64_t) (part->row + low);
 }
 
-/* The bytes of a block, [mem, mem + usable), as far as they are in its part's span. */
+/* The bytes of a row's block, as far as its part's span has them. */
 INLINE const u8 *
-bytes_of (const struct heap *heap, const struct part *part, u64 row, int word, u64 *length)
+bytes_of (const struct part *part, u64 row, int word, u64 *length)
 {
-  u64 chunk = heap->addresses[row], size = heap->sizes[row] & ~(u64) SIZE_BITS;
-  u64 mem = chunk + 2 * (u64) word;
-  u64 usable = size - (heap->states[row] == MMAPPED ? 2 * (u64) word : (u64) word);
-  u64 offset = mem - part->span.base;
-  *length = 0;
-  if (mem < part->span.base || offset >= part->span.length || size < 2 * (u64) word)
+  u64 chunk = part->addresses[row - part->row];
+  u64 size = part->sizes[row - part->row] & ~(u64) SIZE_BITS;
+  u64 mem = chunk + 2 * (u64) word, offset = mem - part->span.base;
+  if (mem < part->span.base || offset >= part->span.length || size <= part->less)
     return NULL;
-  *length = usable < part->span.length - offset ? usable : part->span.length - offset;
+  u64 usable = size - part->less, left = part->span.length - offset;
+  *length = usable < left ? usable : left;
   return part->span.data + offset;
 }
-
-/* What is still to be scanned: rows that were reached, and those that only an interior pointer
-   reached so far. Each row is put into each at most once. */
-struct work
-{
-  u8 *reached;
-  u32 *stack, *later;
-  u64 waiting, put_off;
-  u8 *noted; /* rows in LATER */
-};
 
 INLINE void
 scan (const struct heap *heap, struct work *work, const u8 *at, u64 length, int by, int word,
@@ -436,7 +451,7 @@ scan (const struct heap *heap, struct work *work, const u8 *at, u64 length, int 
 {
   const struct part *hint = heap->parts;
   int start = 0;
-  for (u64 offset = 0; length - offset >= (u64) word && offset < length; offset += word)
+  for (u64 offset = 0; length - offset >= (u64) word; offset += word)
     {
       int64_t row = row_of (heap, load (at + offset, word, swap), &hint, word, &start);
       if (row < 0 || work->reached[row])
@@ -457,32 +472,46 @@ scan (const struct heap *heap, struct work *work, const u8 *at, u64 length, int 
 INLINE void
 drain (const struct heap *heap, struct work *work, int by, int word, int swap)
 {
-  const struct part *hint = heap->parts;
+  const struct part *part = heap->parts;
   while (work->waiting)
     {
       u64 row = work->stack[--work->waiting], length;
-      const struct part *part = part_of (heap, heap->addresses[row], hint);
+      part = part_with (heap, row, part);
       if (!part)
-        continue;
-      hint = part;
-      const u8 *at = bytes_of (heap, part, row, word, &length);
+        {
+          part = heap->parts;
+          continue;
+        }
+      const u8 *at = bytes_of (part, row, word, &length);
       if (at)
         scan (heap, work, at, length, by, word, swap);
     }
 }
 
 INLINE int
-mark (const struct heap *heap, struct work *work, const struct span *roots, u64 root_count,
-      int word, int swap)
+mark (const struct heap *heap, struct work *work, const struct span *root, int word, int swap)
 {
-  for (u64 number = 0; number < root_count; number++)
-    {
-      u64 skip = -roots[number].base & (u64) (word - 1);
-      if (skip < roots[number].length)
-        scan (heap, work, roots[number].data + skip, roots[number].length - skip, BY_START, word,
-              swap);
-      drain (heap, work, BY_START, word, swap);
-    }
+  u64 skip = -root->base & (u64) (word - 1);
+  if (skip < root->length)
+    scan (heap, work, root->data + skip, root->length - skip, BY_START, word, swap);
+  drain (heap, work, BY_START, word, swap);
+  return 1;
+}
+
+/* Mark the blocks that pointers to the start of blocks lead to from ROOT's words: REACHED is 1. */
+EXPORT int
+hg_mark (const struct heap *heap, struct work *work, const struct span *root)
+{
+  if (!heap->count)
+    return 1;
+#define MARK(w, s) mark (heap, work, root, w, s)
+  FOR_EACH_MACHINE (MARK, heap->word, heap->swap);
+#undef MARK
+}
+
+INLINE int
+mark_interior (const struct heap *heap, struct work *work, int word, int swap)
+{
   for (u64 number = 0; number < work->put_off; number++)
     {
       u32 row = work->later[number];
@@ -495,19 +524,30 @@ mark (const struct heap *heap, struct work *work, const struct span *roots, u64 
   return 1;
 }
 
-/* Mark all blocks that the roots lead to: REACHED gets 1 where pointers to the start of blocks
-   lead, 2 where some link of each chain points to the inside. REACHED and NOTED must be zero, and
-   they, STACK and LATER have room for as many rows as the columns. */
+/* After all roots: mark the blocks that are reached only if a pointer to the inside of a block counts
+   as well: REACHED is 2. */
 EXPORT int
-hg_mark (const struct heap *heap, const struct span *roots, u64 root_count, u8 *reached, u8 *noted,
-         u32 *stack, u32 *later)
+hg_mark_interior (const struct heap *heap, struct work *work)
 {
-  struct work work = { reached, stack, later, 0, 0, noted };
-  if (!heap->part_count)
+  if (!heap->count)
     return 1;
-#define MARK(w, s) mark (heap, &work, roots, root_count, w, s)
+#define MARK(w, s) mark_interior (heap, work, w, s)
   FOR_EACH_MACHINE (MARK, heap->word, heap->swap);
 #undef MARK
+}
+
+/* Put the rows from FROM to COUNT whose state is STATE and that were reached in this WAY into ROWS,
+   counted from BASE; *NEXT is where to go on. */
+EXPORT u64
+hg_reached_rows (const u8 *states, const u8 *reached, u64 from, u64 count, u64 base, int state,
+                 int way, u32 *rows, u64 room, u64 *next)
+{
+  u64 found = 0, row = from;
+  for (; row < count && found < room; row++)
+    if (states[row] == state && reached[row] == way)
+      rows[found++] = (u32) (base + row);
+  *next = row;
+  return found;
 }
 
 INLINE u64
@@ -520,11 +560,11 @@ edges (const struct heap *heap, const u32 *rows, u64 count, const u8 *wanted, u3
     {
       u64 length;
       int start = 0;
-      part = part_of (heap, heap->addresses[rows[number]], part ? part : heap->parts);
-      const u8 *at = part ? bytes_of (heap, part, rows[number], word, &length) : NULL;
+      part = part_with (heap, rows[number], part ? part : heap->parts);
+      const u8 *at = part ? bytes_of (part, rows[number], word, &length) : NULL;
       if (!at)
         continue;
-      for (u64 offset = 0; offset < length && length - offset >= (u64) word; offset += word)
+      for (u64 offset = 0; length - offset >= (u64) word; offset += word)
         {
           int64_t row = row_of (heap, load (at + offset, word, swap), &hint, word, &start);
           if (row < 0 || !wanted[row])
@@ -547,7 +587,7 @@ EXPORT u64
 hg_edges (const struct heap *heap, const u32 *rows, u64 count, const u8 *wanted, u32 *from, u32 *to,
           u8 *inside, u64 room)
 {
-  if (!heap->part_count)
+  if (!heap->count)
     return 0;
 #define EDGES(w, s) edges (heap, rows, count, wanted, from, to, inside, room, w, s)
   FOR_EACH_MACHINE (EDGES, heap->word, heap->swap);

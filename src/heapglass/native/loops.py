@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from .buffer import Buffer, Chain, Places
+from .loops_graph import LoopsGraph
+from .rows import Rows
 
 PREV_INUSE, SIZE_BITS = 1, 7
 USED, CORRUPT, UNKNOWN = 0, 7, 8
@@ -192,3 +194,8 @@ def words_between(buffer: Buffer, low: int, high: int, mask: int) -> list[int]:
     """
     base, word = buffer.base, buffer.word
     return [base + n * word for n, value in enumerate(buffer.words) if low <= value & mask < high]
+
+
+def make_graph(parts: Sequence[Rows], word: int, swap: bool, mask: int) -> LoopsGraph:
+    """Return the blocks of *parts* as a graph; *mask*: what of a word is an address."""
+    return LoopsGraph(parts, word, swap, mask)

@@ -1,0 +1,48 @@
+"""Rows of columns as the nodes of a graph: which rows, and the bytes that their blocks are in."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+from .buffer import Buffer
+
+NOT_REACHED, BY_START, BY_INTERIOR = 0, 1, 2
+MOST_ROWS = (1 << 32) - 2  # a row is 32 bits in the work of the loops
+
+
+class Rows(NamedTuple):
+    """*length* rows from *first* on: chunks of [low, high), ascending; their bytes in *buffer*.
+
+    The buffer may end before the blocks do: what is missing holds no references.
+    """
+
+    buffer: Buffer
+    addresses: array[int]
+    sizes: array[int]
+    states: bytearray
+    first: int
+    length: int
+    low: int
+    high: int
+    less: int  # what a block has less than its chunk's size, in bytes
+
+
+class Numbered:
+    """Parts whose rows are counted through. Parts are ascending and do not overlap."""
+
+    def __init__(self, parts: Sequence[Rows], word: int, swap: bool, mask: int) -> None:
+        self.parts = [part for part in parts if part.length and part.high > part.low]
+        self.word, self.swap, self.mask = word, swap, mask
+        ends = list(accumulate(part.length for part in self.parts))
+        self.count = ends[-1] if ends else 0
+        self.starts = [0, *ends][:-1] if ends else []
+
+    def place(self, row: int) -> tuple[Rows, int]:
+        """Return the part of a row, and its number in the part's columns."""
+        number = bisect_right(self.starts, row) - 1
+        part = self.parts[number]
+        return part, part.first + row - self.starts[number]
