@@ -20,6 +20,21 @@ POINTERS = {
     "ppc64": ("r13",),
     "ppc64le": ("r13",),
 }
+# General registers that may hold pointers, by gdb's names.
+_X86_64 = "rax rbx rcx rdx rsi rdi rbp r8 r9 r10 r11 r12 r13 r14 r15"
+_RISCV = "t0 t1 t2 s0 s1 a0 a1 a2 a3 a4 a5 a6 a7 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11 t3 t4 t5 t6"
+_R32 = " ".join(f"r{number}" for number in range(32))
+GENERAL = {
+    "x86_64": _X86_64,
+    "x32": _X86_64,
+    "i386": "eax ebx ecx edx esi edi ebp",
+    "aarch64": " ".join(f"x{number}" for number in range(31)),
+    "arm": " ".join(f"r{number}" for number in range(13)),
+    "riscv64": _RISCV,
+    "ppc64": _R32,
+    "ppc64le": _R32,
+    "s390x": " ".join(f"r{number}" for number in range(16)),
+}
 
 
 @contextmanager
@@ -46,9 +61,14 @@ def read_threads(abi: str) -> list[Thread]:
             pid, lwp, _ = thread.ptid
             thread.switch()
             tag_ctl = _register("tag_ctl") if abi == "aarch64" else None
-            made = Thread(lwp or pid, thread.num, _pointer(abi), _register("sp"), tag_ctl)
-            threads.append(made)
+            at = _pointer(abi), _register("sp")
+            threads.append(Thread(lwp or pid, thread.num, *at, tag_ctl, _general(abi)))
     return sorted(threads)
+
+
+def _general(abi: str) -> tuple[tuple[str, int], ...]:
+    values = [(name, _register(name)) for name in GENERAL.get(abi, "").split()]
+    return tuple((name, value) for name, value in values if value is not None)
 
 
 def _pointer(abi: str) -> int | None:

@@ -226,6 +226,41 @@ COMMANDS: tuple[Command, ...] = (
         examples=("stats", "stats --malloc-info"),
     ),
     Command(
+        "leaks",
+        "blocks in use that nothing leads to",
+        views.leaks,
+        (
+            Argument(
+                "--interior",
+                "pointers that count: to anywhere in a block (any), or to its start (start)",
+                choices=("any", "start"),
+            ),
+            Argument(
+                "--content",
+                "how much of a block's bytes is shown: its start, none or full",
+                choices=("start", "none", "full"),
+            ),
+            Argument("--fail", "the exit status is 1 if something is leaked", "flag"),
+        ),
+        help="Registers and stacks of all threads (from the stack pointer on) and all writable "
+        "memory that is no heap are searched for words that point into blocks, and so on from "
+        "block to block. A pointer counts if it leads to [mem, mem + usable); the allocator's own "
+        "pointers do not. What is not reached is leaked: unreferenced if no other leaked block "
+        "points to it, the rest hangs off those or is a cycle. An old word may keep a block alive "
+        "that nobody uses any more; a pointer that is stored mangled (setjmp, atexit) is not seen. "
+        "In the shell the registers of a running process are not known: a core has them.",
+        examples=("leaks", "leaks --interior start --fail", "leaks --content none --json"),
+    ),
+    Command(
+        "refs",
+        "who points to a chunk: registers, stacks, variables, chunks",
+        views.refs,
+        (Argument("address", _ADDRESS, "address", required=True),),
+        help="Every word that leads to [mem, mem + usable), also in chunks that are free: these "
+        "are what was left behind.",
+        examples=("refs 0x5555555592a0",),
+    ),
+    Command(
         "vis",
         "memory drawn chunk by chunk",
         views.vis,

@@ -28,6 +28,7 @@ class Thread(NamedTuple):
     tp: int | None = None  # thread pointer (fs_base, gs base, tpidr…), None if not known
     sp: int | None = None  # stack pointer, None if not known
     tag_ctl: int | None = None  # aarch64: PR_GET_TAGGED_ADDR_CTRL, None if not known
+    registers: tuple[tuple[str, int], ...] = ()  # general ones, by name; empty if not known
 
 
 class Symbol(NamedTuple):

@@ -66,6 +66,10 @@ class Columns:
         row = bisect_left(self.addresses, chunk)
         return row if row < len(self.addresses) and self.addresses[row] == chunk else None
 
+    def row_from(self, address: int) -> int:
+        """Return the row of the first chunk at or above an address; how many there are if none."""
+        return bisect_left(self.addresses, address)
+
     def row_holding(self, address: int) -> int | None:
         """Return the row of the chunk that an address lies in (header included)."""
         row = bisect_right(self.addresses, address) - 1

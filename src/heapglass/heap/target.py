@@ -47,6 +47,8 @@ class HeapThread(NamedTuple):
     tcache_state: str = "unknown"  # "active", "none" (not made yet), "disabled" or "unknown"
     arena: int | None = None  # its thread_arena; None: none yet, or not known
     arena_known: bool = False
+    sp: int | None = None  # stack pointer, None if not known
+    registers: tuple[tuple[str, int], ...] = ()  # general ones, by name; empty if not known
 
 
 @dataclass

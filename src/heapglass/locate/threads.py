@@ -227,7 +227,13 @@ def _thread(
 ) -> HeapThread:
     """Put together what is known of a thread."""
     arena = reading.arena if reading else None
-    made = HeapThread(thread.id, thread.number, tp, arena=arena or None, arena_known=bool(reading))
+    made = HeapThread(
+        *(thread.id, thread.number, tp),
+        arena=arena or None,
+        arena_known=bool(reading),
+        sp=thread.sp,
+        registers=thread.registers,
+    )
     if thread.id in said:
         verdict = verify_tcache(target.memory, words.layout, said[thread.id])
         if not verdict.good:

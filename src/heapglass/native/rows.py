@@ -41,6 +41,15 @@ class Numbered:
         self.count = ends[-1] if ends else 0
         self.starts = [0, *ends][:-1] if ends else []
 
+    def edges(
+        self, rows: array[int], wanted: bytearray
+    ) -> tuple[array[int], array[int], bytearray]:
+        """Return all references from blocks of *rows* to the blocks that are wanted.
+
+        As columns: row that refers, row referred to, whether to its inside.
+        """
+        raise NotImplementedError
+
     def place(self, row: int) -> tuple[Rows, int]:
         """Return the part of a row, and its number in the part's columns."""
         number = bisect_right(self.starts, row) - 1

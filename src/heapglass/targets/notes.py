@@ -28,18 +28,33 @@ class Registers(NamedTuple):
     size: int  # bytes of a register
     sp: int
     tp: int | None = None
+    general: tuple[tuple[str, int], ...] = ()  # name and number of those that may hold pointers
 
+
+def _named(first: int, names: str) -> tuple[tuple[str, int], ...]:
+    return tuple((name, first + at) for at, name in enumerate(names.split()))
+
+
+def _numbered(prefix: str, count: int, first: int = 0) -> tuple[tuple[str, int], ...]:
+    return tuple((f"{prefix}{number}", first + number) for number in range(count))
+
+
+_X86_64 = _named(0, "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi")
+_RISCV = "t0 t1 t2 s0 s1 a0 a1 a2 a3 a4 a5 a6 a7 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11 t3 t4 t5 t6"
 
 REGISTERS: dict[str, Registers] = {
-    "x86_64": Registers(8, 19, 21),  # fs_base
-    "x32": Registers(8, 19, 21),
-    "i386": Registers(4, 15),  # NT_386_TLS, by the selector in gs
-    "aarch64": Registers(8, 31),  # NT_ARM_TLS
-    "arm": Registers(4, 13),  # NT_ARM_TLS, if the kernel writes it
-    "riscv64": Registers(8, 2, 4),
-    "ppc64le": Registers(8, 1, 13),
-    "ppc64": Registers(8, 1, 13),
-    "s390x": Registers(8, 17),  # gpr15, behind two words of PSW; access registers 0 and 1
+    "x86_64": Registers(8, 19, 21, _X86_64),  # fs_base
+    "x32": Registers(8, 19, 21, _X86_64),
+    # i386: NT_386_TLS, by the selector in gs; arm: NT_ARM_TLS, if the kernel writes it
+    "i386": Registers(4, 15, None, _named(0, "ebx ecx edx esi edi ebp eax")),
+    "aarch64": Registers(8, 31, None, _numbered("x", 31)),  # NT_ARM_TLS
+    "arm": Registers(4, 13, None, _numbered("r", 13)),
+    "riscv64": Registers(8, 2, 4, _named(5, _RISCV)),
+    "ppc64le": Registers(8, 1, 13, _numbered("r", 32)),
+    "ppc64": Registers(8, 1, 13, _numbered("r", 32)),
+    "s390x": Registers(
+        8, 17, None, _numbered("r", 16, 2)
+    ),  # gpr15, behind two words of PSW; access registers 0 and 1
 }
 GS_OF_I386 = 10
 ACCESS_REGISTERS_OF_S390X = 18 * 8  # bytes into the registers
@@ -154,7 +169,13 @@ def _thread(notes: _ThreadNotes, machine: Machine) -> Thread | None:
     values = notes.status[id_at + 16 + 8 * machine.word :]
     sp = _number(values, known.sp * known.size, known.size, machine)
     tag_ctl = None if notes.tagging is None else _number(notes.tagging, 0, 8, machine)
-    return Thread(thread_id, None, _thread_pointer(values, known, notes.tls, machine), sp, tag_ctl)
+    general = [
+        (name, _number(values, number * known.size, known.size, machine))
+        for name, number in known.general
+    ]
+    pointer = _thread_pointer(values, known, notes.tls, machine)
+    registers = tuple((name, value) for name, value in general if value is not None)
+    return Thread(thread_id, None, pointer, sp, tag_ctl, registers)
 
 
 def _thread_pointer(

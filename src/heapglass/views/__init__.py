@@ -3,6 +3,7 @@
 from .bins import bins, tcache
 from .chunks import chunk, chunks
 from .info import info
+from .leaks import leaks, refs
 from .overview import arenas, heaps, mmapped, params
 from .questions import find, link, size, whatis
 from .replay import replay_trace
@@ -17,9 +18,11 @@ __all__ = [
     "find",
     "heaps",
     "info",
+    "leaks",
     "link",
     "mmapped",
     "params",
+    "refs",
     "replay_trace",
     "size",
     "stats",

@@ -1,0 +1,326 @@
+"""Blocks that nothing leads to: marked from all roots, on the columns."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ..errors import BadRequest
+from ..glibc.layout import SIZE_BITS
+from ..heap.columns import MMAPPED, USED, Columns
+from ..heap.heap import Heap
+from ..heap.mmapped import MmappedChunk
+from ..heap.segments import Segment
+from ..native import (
+    BY_INTERIOR,
+    BY_START,
+    MOST_ROWS,
+    NOT_REACHED,
+    Buffer,
+    Numbered,
+    Rows,
+    make_graph,
+)
+from .roots import Roots, buffers, find_roots, register_buffer, root_buffers
+
+MOST_WORDS = 2  # first words that a group of leaks has in common
+
+
+class Sum(NamedTuple):
+    """How many blocks, and their usable bytes."""
+
+    blocks: int = 0
+    bytes: int = 0
+
+
+class Head(NamedTuple):
+    """A leaked block that no other holds, or one of a leaked cycle, and what hangs off it."""
+
+    row: int
+    cycle: bool
+    held: Sum  # itself and all that only leaks hold and it leads to; each block is counted once
+
+
+class Group(NamedTuple):
+    """Leaked blocks of one size that begin alike."""
+
+    usable: int
+    words: tuple[str, ...]  # the first words: "block", "0x…" or "data"
+    blocks: Sum
+    example: int  # a row
+
+
+@dataclass
+class Leaks:
+    """What was found. Rows are the graph's."""
+
+    graph: Numbered
+    roots: Roots
+    interior: bool  # whether pointers to the inside of a block count
+    leaked: array[int]  # rows, ascending
+    possibly: array[int]  # rows that only an interior pointer holds
+    totals: dict[str, Sum] = field(default_factory=dict)  # leaked, unreferenced, possibly
+    heads: list[Head] = field(default_factory=list)
+
+
+# --- the graph ------------------------------------------------------------------------------------
+
+
+def heap_parts(heap: Heap) -> list[Rows]:
+    """Return all chunks as rows with their bytes, ascending; what overlaps is left out and said."""
+    found = [part for segment in heap.segments for part in _of_segment(heap, segment)]
+    found += [part for chunk in heap.mmapped for part in _of_mmapped(heap, chunk)]
+    found.sort(key=lambda part: part.low)
+    parts: list[Rows] = []
+    for part in found:
+        if parts and part.low < parts[-1].high:
+            heap.problems.append(f"{part.low:#x}: two heaps overlap here; one is left out")
+            continue
+        parts.append(part)
+    if sum(part.length for part in parts) > MOST_ROWS:
+        raise BadRequest(f"more than {MOST_ROWS} chunks: their references cannot be followed")
+    return parts
+
+
+def _of_segment(heap: Heap, segment: Segment) -> Iterator[Rows]:
+    yield from _split(heap, segment.columns, segment.first, segment.end, heap.words.size)
+
+
+def _of_mmapped(heap: Heap, chunk: MmappedChunk) -> Iterator[Rows]:
+    if heap.mmapped_as_chunk(chunk).state != "mmapped":
+        return
+    columns = Columns(array("Q", [chunk.address]), array("Q", [chunk.size_field]))
+    columns.states.append(MMAPPED)
+    less = chunk.size - heap.layout.usable(chunk.size, mmapped=True)
+    yield from _split(heap, columns, chunk.address, chunk.end, less)
+
+
+def _split(heap: Heap, columns: Columns, low: int, high: int, less: int) -> Iterator[Rows]:
+    """Yield a part for each readable piece; each goes to the first chunk of the next piece."""
+    pieces = list(buffers(heap, low, high)) or [heap.words.buffer(low, memoryview(b""))]
+    row, rows = 0, len(columns)
+    for number, buffer in enumerate(pieces):
+        behind = pieces[number + 1].base if number + 1 < len(pieces) else high
+        following = columns.row_from(behind) if number + 1 < len(pieces) else rows
+        if following > row:
+            start = columns.addresses[row]
+            end = columns.addresses[following] if following < rows else high
+            yield Rows(
+                *(buffer, columns.addresses, columns.sizes, columns.states),
+                *(row, following - row, start, max(end, start), less),
+            )
+            row = following
+
+
+def usable_of(graph: Numbered, row: int) -> int:
+    """Return the usable bytes of a row's block."""
+    part, at = graph.place(row)
+    return (part.sizes[at] & ~SIZE_BITS) - part.less
+
+
+def chunk_of(graph: Numbered, row: int) -> int:
+    """Return the address of a row's chunk."""
+    part, at = graph.place(row)
+    return part.addresses[at]
+
+
+# --- marking --------------------------------------------------------------------------------------
+
+
+def find_leaks(heap: Heap, interior: bool = True) -> Leaks:
+    """Find the blocks in use that no root leads to.
+
+    *interior*: a pointer to the inside of a block counts, too; what only such a pointer holds is
+    `possibly` lost. Otherwise a pointer must lead to the start.
+
+    :raises NotFound: if the mappings are not known.
+    """
+    graph = make_graph(
+        heap_parts(heap),
+        heap.words.size,
+        heap.words.buffer(0, memoryview(b"")).swap,
+        heap.layout.address_mask,
+    )
+    roots = find_roots(heap)
+    reached = graph.mark(_scanned(heap, roots), interior)
+    _keep_own(heap, graph, reached)
+    leaked, possibly = array("I"), array("I")
+    for state in (USED, MMAPPED):
+        leaked.extend(graph.select(reached, state, NOT_REACHED))
+        possibly.extend(graph.select(reached, state, BY_INTERIOR))
+    found = Leaks(graph, roots, interior, array("I", sorted(leaked)), array("I", sorted(possibly)))
+    _heads(found)
+    found.totals = {
+        "leaked": _sum(graph, found.leaked),
+        "unreferenced": _sum(graph, [head.row for head in found.heads if not head.cycle]),
+        "possibly": _sum(graph, found.possibly),
+    }
+    return found
+
+
+def _scanned(heap: Heap, roots: Roots) -> Iterator[Buffer]:
+    yield register_buffer(heap, roots)
+    for _, buffer in root_buffers(heap, roots):
+        yield buffer
+
+
+def _keep_own(heap: Heap, graph: Numbered, reached: bytearray) -> None:
+    """Mark the allocator's own chunks, whatever leads to them."""
+    for start, part in zip(graph.starts, graph.parts):
+        for chunk in heap.owners:
+            if part.low <= chunk < part.high:
+                at = Columns(part.addresses, part.sizes, part.states).row_at(chunk)
+                if at is not None and part.first <= at < part.first + part.length:
+                    reached[start + at - part.first] = BY_START
+
+
+def _sum(graph: Numbered, rows: Sequence[int]) -> Sum:
+    return Sum(len(rows), sum(usable_of(graph, row) for row in rows))
+
+
+# --- what hangs off what --------------------------------------------------------------------------
+
+
+class _Links:
+    """References among leaked blocks, by their places in the list of these."""
+
+    def __init__(self, found: Leaks) -> None:
+        self.rows = found.leaked
+        wanted = bytearray(found.graph.count)
+        for row in self.rows:
+            wanted[row] = 1
+        sources, ends, inside = found.graph.edges(self.rows, wanted)
+        places = {row: place for place, row in enumerate(self.rows)}
+        self.ends = array("I")
+        self.first = array("I", [0])
+        self.pointed = bytearray(len(self.rows))
+        self._fill(sources, ends, inside, places, found.interior)
+
+    def _fill(
+        self,
+        sources: array[int],
+        ends: array[int],
+        inside: bytearray,
+        places: dict[int, int],
+        interior: bool,
+    ) -> None:
+        """Sort the references, which come by source, into rows of *ends*."""
+        at = 0
+        for source, end, within in zip(sources, ends, inside):
+            if source == end or (within and not interior):
+                continue
+            place = places[source]
+            while at < place:
+                self.first.append(len(self.ends))
+                at += 1
+            self.ends.append(places[end])
+            self.pointed[places[end]] = 1
+        self.first.extend([len(self.ends)] * (len(self.rows) - at))
+
+    def flood(self, start: int, seen: bytearray) -> list[int]:
+        """Return what a block leads to and was not seen before, itself first."""
+        seen[start] = 1
+        found = [start]
+        for place in found:
+            for end in self.ends[self.first[place] : self.first[place + 1]]:
+                if not seen[end]:
+                    seen[end] = 1
+                    found.append(end)
+        return found
+
+
+def _heads(found: Leaks) -> None:
+    """Fill `heads`: what no leak points to, then one block of each cycle that no leak leads to.
+
+    Of the blocks that are left, those that start a flood are noted; from the last of them on, one
+    that no later one leads to is in a cycle with all that leads to it.
+    """
+    links, graph = _Links(found), found.graph
+    seen = bytearray(len(links.rows))
+
+    def head(place: int, cycle: bool) -> Head:
+        rows = [links.rows[one] for one in links.flood(place, seen)]
+        return Head(links.rows[place], cycle, _sum(graph, rows))
+
+    places = range(len(links.rows))
+    found.heads = [head(place, False) for place in places if not links.pointed[place]]
+    trial = bytearray(seen)
+    started = []
+    for place in places:
+        if not trial[place]:
+            links.flood(place, trial)
+            started.append(place)
+    for place in reversed(started):
+        if not seen[place]:
+            found.heads.append(head(place, True))
+
+
+# --- groups ---------------------------------------------------------------------------------------
+
+
+def first_bytes(graph: Numbered, row: int, most: int | None) -> bytes:
+    """Return the first bytes of a block, all of them without *most*; as far as they are known."""
+    part, at = graph.place(row)
+    length = (part.sizes[at] & ~SIZE_BITS) - part.less
+    offset = part.addresses[at] + 2 * graph.word - part.buffer.base
+    if offset < 0:
+        return b""
+    return bytes(
+        part.buffer.data[offset : offset + (length if most is None else min(length, most))]
+    )
+
+
+def group_leaks(found: Leaks, code: Sequence[tuple[int, int]]) -> list[Group]:
+    """Return the leaked blocks by size and first words, what takes most first.
+
+    *code*: mappings that hold no heap. A pointer into one of them (a table of virtual functions,
+    say) is kept as it is, one to a block is "block"; zero is "0", and all else "data".
+    """
+    sums: dict[tuple[int, tuple[str, ...]], list[int]] = {}
+    words = _Kinds(found.graph, code)
+    for row in found.leaked:
+        usable = usable_of(found.graph, row)
+        key = usable, words.of(row)
+        held = sums.setdefault(key, [0, 0, row])
+        held[0] += 1
+        held[1] += usable
+    groups = [Group(*key, Sum(held[0], held[1]), held[2]) for key, held in sums.items()]
+    return sorted(groups, key=lambda group: (-group.blocks.bytes, group.usable, group.words))
+
+
+class _Kinds:
+    """Says of what kind the first words of a block are."""
+
+    def __init__(self, graph: Numbered, code: Sequence[tuple[int, int]]) -> None:
+        self._graph = graph
+        self._code = sorted(code)
+        self._starts = [start for start, _ in self._code]
+        self._low = graph.parts[0].low if graph.parts else 0
+        self._high = graph.parts[-1].high if graph.parts else 0
+        self._heaps = [part.low for part in graph.parts]
+        self._order = graph.parts[0].buffer.order if graph.parts else "little"
+
+    def of(self, row: int) -> tuple[str, ...]:
+        """Return the kinds of a block's first words."""
+        word = self._graph.word
+        data = first_bytes(self._graph, row, MOST_WORDS * word)
+        return tuple(
+            self._kind(int.from_bytes(data[at : at + word], self._order))  # type: ignore[arg-type]
+            for at in range(0, len(data) // word * word, word)
+        )
+
+    def _kind(self, value: int) -> str:
+        if not value:
+            return "0"
+        value &= self._graph.mask
+        if self._low <= value < self._high:
+            number = bisect_right(self._heaps, value) - 1
+            if value < self._graph.parts[number].high:
+                return "block"
+        number = bisect_right(self._starts, value) - 1
+        if number >= 0 and value < self._code[number][1]:
+            return f"{value:#x}"
+        return "data"

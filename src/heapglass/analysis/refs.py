@@ -1,0 +1,55 @@
+"""Who points to a block: registers, stacks, globals, other chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ..heap.heap import Chunk, Heap
+from ..native import words_between
+from .roots import Root, find_roots, root_buffers
+from .search import find_pointers
+
+
+class Reference(NamedTuple):
+    """A word whose value lies in the block."""
+
+    kind: str  # "register", "stack", "global", "memory" (no file's), "chunk" or "heap"
+    value: int
+    address: int | None = None  # where it stands; None: a register
+    thread: int | None = None  # of a register or a stack
+    name: str = ""  # of a register, or the file
+    offset: int | None = None  # in the stack from its pointer on, in the file, in the chunk's mem
+    chunk: Chunk | None = None  # that holds it
+
+
+def find_references(heap: Heap, low: int, high: int) -> Iterator[Reference]:
+    """Yield every reference to [low, high): roots first, then the heaps, each by address.
+
+    :raises NotFound: if the mappings of the target are not known.
+    """
+    roots = find_roots(heap)
+    heap.problems += roots.notes
+    mask, word = heap.layout.address_mask, heap.words.size
+    for thread, name, value in roots.registers:
+        if low <= value & mask < high:
+            yield Reference("register", value, None, thread.id, name)
+    stacks = {thread.id: thread.sp for thread in heap.target.threads}
+    for root, buffer in root_buffers(heap, roots):
+        for address in words_between(buffer, low, high, mask):
+            value = int(buffer.words[(address - buffer.base) // word])
+            yield _of_root(root, address, value, stacks.get(root.thread or 0))
+    for hit, value in find_pointers(heap, low, high):
+        kind = "chunk" if hit.chunk is not None else "heap"
+        offset = hit.offset if hit.chunk is not None else None
+        yield Reference(kind, value, hit.address, None, "", offset, hit.chunk)
+
+
+def _of_root(root: Root, address: int, value: int, sp: int | None) -> Reference:
+    if root.kind == "stack":
+        offset = None if sp is None else address - sp
+        return Reference("stack", value, address, root.thread, root.name, offset)
+    if root.name:
+        offset = root.offset + address - root.start
+        return Reference("global", value, address, None, root.name, offset)
+    return Reference("heap" if root.kind == "damaged" else "memory", value, address)

@@ -1,0 +1,261 @@
+"""`leaks`: blocks that nothing leads to. `refs`: what leads to one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..analysis.leaks import (
+    Group,
+    Head,
+    Leaks,
+    Sum,
+    chunk_of,
+    find_leaks,
+    first_bytes,
+    group_leaks,
+    usable_of,
+)
+from ..analysis.refs import Reference, find_references
+from ..analysis.roots import name_of
+from ..errors import BadRequest
+from ..heap.heap import Heap
+from ..heap.target import Target
+from ..table import (
+    Absent,
+    Address,
+    Answer,
+    Column,
+    Data,
+    Fact,
+    Facts,
+    Kind,
+    Lines,
+    Part,
+    Table,
+    Tag,
+)
+from .cells import address, finish, row_limit, state_cell, thread_text
+
+TEXT_ROWS = 20  # of each table
+START = 16  # bytes of a block that are shown
+INTERIOR = ("any", "start")
+CONTENT = ("start", "none", "full")
+
+
+def leaks(target: Target, request: Any) -> Answer:
+    """Show the blocks that no register, stack or variable leads to."""
+    heap = Heap(target)
+    heap.target.require_main_arena()
+    interior = request.interior or INTERIOR[0]
+    found = find_leaks(heap, interior == INTERIOR[0])
+    heap.problems += found.roots.notes
+    if found.roots.unread:
+        heap.problems.append(
+            f"{found.roots.unread:#x} bytes of writable mappings cannot be read: what only they "
+            "hold is taken for leaked (was the core made with all of coredump_filter's bits?)"
+        )
+    limit = row_limit(request, TEXT_ROWS)
+    parts: list[Part] = [
+        Facts("", [Fact("interior", "pointers that count", interior, note=_MEANING[interior])]),
+        Table("", _TOTAL_COLUMNS, _total_rows(found), "totals, bytes as malloc_usable_size"),
+        Data("totals", {name: _sum_data(total) for name, total in found.totals.items()}),
+        *_tables(heap, found, request.content or CONTENT[0], limit),
+    ]
+    answer = finish(heap, "leaks", parts)
+    answer.status = 1 if request.fail and found.totals["leaked"].blocks else 0
+    return answer
+
+
+_MEANING = {
+    "any": "(to anywhere in a block; what only the inside holds is possibly lost)",
+    "start": "(to the start of a block alone)",
+}
+_TOTAL_COLUMNS = (
+    Column("name", ""),
+    Column("count", "blocks", Kind.COUNT),
+    Column("bytes", "bytes", Kind.BYTES),
+    Column("note", "", in_json=False),
+)
+_NOTES = {
+    "leaked": "nothing leads to them",
+    "unreferenced": "of these: no other leaked block points to them",
+    "possibly": "only pointers to the inside of a block lead to them",
+}
+_GROUP_COLUMNS = (
+    Column("count", "blocks", Kind.COUNT),
+    Column("bytes", "bytes", Kind.BYTES),
+    Column("usable", "usable", Kind.SIZE),
+    Column("words", "first words", Kind.LIST),
+    Column("example", "for example (mem)", Kind.ADDRESS),
+    Column("content", "begins"),
+)
+_HEAD_COLUMNS = (
+    Column("address", "chunk", Kind.ADDRESS, in_text=False),
+    Column("user", "mem", Kind.ADDRESS),
+    Column("usable", "usable", Kind.SIZE),
+    Column("cycle", "cycle", in_text=False),
+    Column("", "is", in_json=False),
+    Column("count", "with all it holds", Kind.COUNT),
+    Column("bytes", "bytes", Kind.BYTES),
+    Column("content", "begins"),
+)
+_POSSIBLY_COLUMNS = (
+    Column("address", "chunk", Kind.ADDRESS, in_text=False),
+    Column("user", "mem", Kind.ADDRESS),
+    Column("usable", "usable", Kind.SIZE),
+    Column("content", "begins"),
+)
+
+
+def _sum_data(total: Sum) -> dict[str, int]:
+    return {"count": total.blocks, "bytes": total.bytes}
+
+
+def _total_rows(found: Leaks) -> list[tuple[Any, ...]]:
+    return [(name, *total, _NOTES[name]) for name, total in found.totals.items()]
+
+
+def _tables(heap: Heap, found: Leaks, content: str, limit: int | None) -> Iterator[Part]:
+    """Yield the groups, the heads and the possibly lost, each up to the limit."""
+    regions = heap.target.memory.regions()
+    code = [(r.start, r.end) for r in regions if not r.anonymous]
+    groups = group_leaks(found, code)
+    yield Table(
+        "groups",
+        _GROUP_COLUMNS,
+        (_group_row(heap, found, group, content) for group in groups[:limit]),
+        "leaked, by size and first words",
+        "nothing is leaked",
+    )
+    yield _more(len(groups), limit)
+    heads = sorted(found.heads, key=lambda head: (-head.held.bytes, head.row))
+    title = "heads: free one, and what it holds can go"
+    rows = (_head_row(heap, found, head, content) for head in heads[:limit])
+    yield Table("heads", _HEAD_COLUMNS, rows, title if heads else "")
+    yield _more(len(heads), limit)
+    lost = (_block_row(heap, found, row, content) for row in found.possibly[:limit])
+    title = "possibly lost" if found.possibly else ""
+    yield Table("possibly", _POSSIBLY_COLUMNS, lost, title)
+    yield _more(len(found.possibly), limit)
+
+
+def _more(count: int, limit: int | None) -> Lines:
+    over = 0 if limit is None else max(count - limit, 0)
+    return Lines([[Tag(f"… {over} more (--all, or --limit N)")]] if over else [])
+
+
+def _content(found: Leaks, row: int, content: str) -> Any:
+    """Return what a block begins with; bytes that are no plain text as \\xNN."""
+    if content == "none":
+        return Absent.NONE
+    data = first_bytes(found.graph, row, START if content == "start" else None).rstrip(b"\0")
+    return "".join(chr(b) if 32 <= b < 127 and b != 92 else f"\\x{b:02x}" for b in data)
+
+
+def _mem(heap: Heap, found: Leaks, row: int) -> Address:
+    return Address(chunk_of(found.graph, row) + heap.layout.header)
+
+
+def _group_row(heap: Heap, found: Leaks, group: Group, content: str) -> tuple[Any, ...]:
+    words = [_named(heap, word) if word.startswith("0x") else word for word in group.words]
+    mem = _mem(heap, found, group.example)
+    return (*group.blocks, group.usable, words, mem, _content(found, group.example, content))
+
+
+def _named(heap: Heap, word: str) -> str:
+    path, offset = name_of(heap.target.memory.regions(), int(word, 16))
+    return f"{path.rpartition('/')[2]}+{offset:#x}" if path else word
+
+
+def _head_row(heap: Heap, found: Leaks, head: Head, content: str) -> tuple[Any, ...]:
+    chunk, mem, usable, begins = _block_row(heap, found, head.row, content)
+    kind = "a cycle" if head.cycle else "a block"
+    return chunk, mem, usable, head.cycle, kind, *head.held, begins
+
+
+def _block_row(heap: Heap, found: Leaks, row: int, content: str) -> tuple[Any, ...]:
+    chunk = Address(chunk_of(found.graph, row))
+    mem, usable = _mem(heap, found, row), usable_of(found.graph, row)
+    return chunk, mem, usable, _content(found, row, content)
+
+
+# --- refs -----------------------------------------------------------------------------------------
+
+_REF_COLUMNS = (
+    Column("kind", "what"),
+    Column("address", "at", Kind.ADDRESS),
+    Column("name", "name", in_text=False),
+    Column("thread", "thread", in_text=False),
+    Column("chunk", "chunk", Kind.ADDRESS, in_text=False),
+    Column("offset", "offset", Kind.COUNT, in_text=False),
+    Column("state", "state"),
+    Column("value", "value", Kind.ADDRESS),
+    Column("into", "into mem", Kind.COUNT),
+    Column("", "where", in_json=False),
+)
+
+
+def refs(target: Target, request: Any) -> Answer:
+    """Show who points to a chunk."""
+    heap = Heap(target)
+    heap.target.require_main_arena()
+    chunk, mem, usable, state = _asked(heap, request.address)
+    facts = [
+        Fact("address", "chunk", Address(chunk), Kind.ADDRESS),
+        Fact("user", "mem", Address(mem), Kind.ADDRESS),
+        Fact("usable", "usable", usable, Kind.SIZE),
+        Fact("state", "state", state_cell(state)),
+    ]
+    found = list(find_references(heap, mem, mem + usable))
+    limit = row_limit(request, TEXT_ROWS)
+    rows = [_reference_row(heap, one, mem) for one in found[:limit]]
+    parts: list[Part] = [
+        Facts("chunk", facts),
+        Table("refs", _REF_COLUMNS, rows, "who points to it", "nothing points to it"),
+        _more(len(found), limit),
+    ]
+    return finish(heap, "refs", parts)
+
+
+def _asked(heap: Heap, asked: int) -> tuple[int, int, int, str | None]:
+    """Return chunk, mem, usable bytes and state of the chunk that an address lies in."""
+    place = heap.find(asked)
+    mapped = None if place is not None else heap.find_mmapped(asked)
+    if place is not None:
+        chunk = heap.chunk_at(*place)
+    elif mapped is not None:
+        chunk = heap.mmapped_as_chunk(mapped)
+    else:
+        raise BadRequest(f"{asked:#x} is in no chunk", "heap whatis ADDR, heap find --into ADDR")
+    usable = heap.layout.usable(chunk.size, mapped is not None)
+    return chunk.address, chunk.address + heap.layout.header, max(usable, 0), chunk.state
+
+
+def _reference_row(heap: Heap, one: Reference, mem: int) -> Sequence[Any]:
+    return (
+        one.kind,
+        address(one.address),
+        one.name or Absent.NONE,
+        Absent.NONE if one.thread is None else one.thread,
+        address(one.chunk.address if one.chunk else None),
+        Absent.NONE if one.offset is None else one.offset,
+        state_cell(one.chunk.state) if one.chunk else Absent.NONE,
+        Address(one.value),
+        (one.value & heap.layout.address_mask) - mem,
+        _where(heap, one),
+    )
+
+
+def _where(heap: Heap, one: Reference) -> str:
+    """Return the place of a reference in words."""
+    if one.kind == "register":
+        return f"{one.name} of thread {thread_text(heap, one.thread)}"
+    if one.kind == "stack":
+        return f"stack of thread {thread_text(heap, one.thread)}, sp + {one.offset or 0:#x}"
+    if one.kind == "global":
+        return f"{one.name.rpartition('/')[2]}+{one.offset or 0:#x}"
+    if one.chunk is not None and one.offset is not None:
+        inside = f"mem + {one.offset:#x}" if one.offset >= 0 else f"mem - {-one.offset:#x}"
+        return f"chunk {one.chunk.address:#x}, {inside}"
+    return "between the chunks" if one.kind == "heap" else "memory of no file"
