@@ -31,6 +31,21 @@ def registers(core: Core, count: int, values: dict[int, int], size: int = 8) -> 
     return b"".join(values.get(n, 0).to_bytes(size, order) for n in range(count))  # type: ignore[arg-type]
 
 
+def test_general_registers_have_names(tmp_path: Path) -> None:
+    for abi, count, size, some in (
+        ("x86_64", 27, 8, {"r15": 0, "rbp": 4, "rax": 10, "rdi": 14}),
+        ("i386", 17, 4, {"ebx": 0, "ebp": 5, "eax": 6}),
+        ("aarch64", 34, 8, {"x0": 0, "x30": 30}),
+        ("riscv64", 32, 8, {"t0": 5, "s0": 8, "a0": 10, "a7": 17, "s2": 18, "t3": 28, "t6": 31}),
+        ("s390x", 27, 8, {"r0": 2, "r15": 17}),
+    ):
+        core = made(abi)
+        core.notes = core.status(5, registers(core, count, {n: n + 1 for n in range(count)}, size))
+        with open_bytes(core.build(), tmp_path) as source:
+            found = dict(source.threads()[0].registers)
+            assert {name: found[name] - 1 for name in some} == some
+
+
 @pytest.mark.parametrize("abi", sorted(PLACES))
 def test_the_thread_pointer_is_a_register(abi: str, tmp_path: Path) -> None:
     sp, tp, count = PLACES[abi]
@@ -115,7 +130,9 @@ def test_registers_that_are_cut_off_are_not_known(tmp_path: Path) -> None:
     core = made("x86_64")
     core.notes = core.note(1, bytes(32) + core.pack("I", 9) + bytes(100))
     with open_bytes(core.build(), tmp_path) as source:
-        assert list(source.threads()) == [Thread(9)]
+        (only,) = source.threads()
+        assert (only.id, only.tp, only.sp) == (9, None, None)
+        assert [name for name, _ in only.registers] == ["r15", "r14", "r13"]
 
 
 def test_notes_of_others_are_not_taken_for_the_kernels(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ..heap.heap import Chunk, Heap
 from ..native import words_between
 from .roots import Root, find_roots, root_buffers
-from .search import find_pointers
+from .search import Hit, find_pointers
 
 
 class Reference(NamedTuple):
@@ -39,10 +39,22 @@ def find_references(heap: Heap, low: int, high: int) -> Iterator[Reference]:
         for address in words_between(buffer, low, high, mask):
             value = int(buffer.words[(address - buffer.base) // word])
             yield _of_root(root, address, value, stacks.get(root.thread or 0))
-    for hit, value in find_pointers(heap, low, high):
+    for found, value in find_pointers(heap, low, high):
+        hit = _owned(heap, found)
         kind = "chunk" if hit.chunk is not None else "heap"
         offset = hit.offset if hit.chunk is not None else None
         yield Reference(kind, value, hit.address, None, "", offset, hit.chunk)
+
+
+def _owned(heap: Heap, hit: Hit) -> Hit:
+    """Return a hit in a prev_size as one in the block before, whose last word that is in use."""
+    if hit.offset != -heap.layout.header or hit.chunk is None:
+        return hit
+    place = heap.find(hit.address - heap.words.size)
+    before = None if place is None else heap.chunk_at(*place)
+    if before is None or before.state not in ("used", None):
+        return hit
+    return Hit(hit.address, before, hit.address - before.address - heap.layout.header)
 
 
 def _of_root(root: Root, address: int, value: int, sp: int | None) -> Reference:
