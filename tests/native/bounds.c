@@ -167,16 +167,25 @@ graph (const struct span *span, const struct machine *m)
         continue;
       u64 pieces = ((to - from - 1) >> shift) + 1, some = which ? rows - split : split;
       u32 *first = firsts[which] = block (4 * (pieces + 1));
-      hg_index (addresses, row, some, from, shift, first, pieces);
-      parts[count++] = (struct part) { *span, from, to, row, some, first, shift };
+      hg_index (addresses + row, some, from, shift, first, pieces);
+      parts[count++] = (struct part) { *span, from, to, row, some, addresses + row, sizes + row,
+                                       states + row, first, shift, take (4) * m->word };
     }
-  struct heap heap = { parts, rows ? count : 0, addresses, sizes, states, low, high, m->word,
-                       m->swap };
+  struct heap heap = { parts, rows ? count : 0, low, high, ~(u64) 0 >> take (9), m->word, m->swap };
   u8 *reached = block (rows), *noted = block (rows);
   u32 *stack = block (4 * rows), *later = block (4 * rows);
   u64 length = take (256);
   struct span root = { bytes (length), length, take (64) };
-  hg_mark (&heap, &root, 1, reached, noted, stack, later);
+  struct work work = { reached, noted, stack, later, 0, 0 };
+  hg_mark (&heap, &work, &root);
+  if (take (2))
+    hg_mark_interior (&heap, &work);
+  check (work.waiting == 0 && work.put_off <= rows, "all that was reached was looked at");
+  u64 next = 0, some = take (8);
+  u32 *chosen = block (4 * some);
+  hg_reached_rows (states, reached, 0, rows, take (64), USED, BY_START, chosen, some, &next);
+  check (next <= rows, "rows end at the last");
+  free (chosen);
   for (u64 row = 0; row < rows; row++)
     stack[row] = (u32) row;
   room = take (64);

@@ -44,7 +44,7 @@ def test_nothing_outside_of_a_buffer_is_touched(tmp_path: Path):
         ("if (next[group] < ends[group])", "if (1)"),
         ("span->length - offset < 4 * (u64) word", "0"),
         ("span->length - (at - span->base) < 2 * (u64) word", "0"),
-        ("usable < part->span.length - offset ? usable : part->span.length - offset", "usable"),
+        ("*length = usable < left ? usable : left", "*length = usable"),
         ("row < 0 || !wanted[row]", "!wanted[row]"),
     ],
 )

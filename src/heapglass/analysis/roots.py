@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -137,7 +137,7 @@ def _stacks(heap: Heap, regions: Sequence[Region]) -> tuple[dict[int, Range], li
     for number, threads in by_region.items():
         for thread in threads:
             assert thread.sp is not None
-            known = _said_stack(heap, thread)
+            known = _said_stack(heap, regions, thread)
             if known is None and len(threads) == 1:
                 known = regions[number].start, regions[number].end
             if known is not None:
@@ -146,11 +146,12 @@ def _stacks(heap: Heap, regions: Sequence[Region]) -> tuple[dict[int, Range], li
     return used, dead
 
 
-def _said_stack(heap: Heap, thread: HeapThread) -> Range | None:
+def _said_stack(heap: Heap, regions: Sequence[Region], thread: HeapThread) -> Range | None:
     """Return `stackblock` and its end out of struct pthread, whose fields' places differ.
 
     They are two words one after the other: a page that begins below the stack pointer, and a size
-    that leads behind the thread pointer, which lies in the block's last pages.
+    that leads behind the thread pointer, which lies in the block's last pages. No file is behind
+    any of it.
     """
     if thread.tp is None or thread.sp is None:
         return None
@@ -162,9 +163,18 @@ def _said_stack(heap: Heap, thread: HeapThread) -> Range | None:
             low, size = words[at], words[at + 1]
             if low % page or not low <= thread.sp < low + size or size % page:
                 continue
-            if low and start + at * word >= low and thread.sp <= thread.tp < low + size:
+            if not low or start + at * word < low or not thread.sp <= thread.tp < low + size:
+                continue
+            if _no_file(regions, low, low + size):
                 return low, low + size
     return None
+
+
+def _no_file(regions: Sequence[Region], low: int, high: int) -> bool:
+    """Whether no mapping in a range has a file behind it; a core leaves guard pages out."""
+    first = max(bisect_right([region.start for region in regions], low) - 1, 0)
+    last = bisect_left([region.start for region in regions], high)
+    return all(region.anonymous or region.end <= low for region in regions[first:last])
 
 
 def _dtvs(heap: Heap) -> list[tuple[HeapThread, str, int]]:
