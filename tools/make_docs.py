@@ -58,7 +58,12 @@ SAMPLES: dict[str, tuple[Sample, ...]] = {
     "link": (Sample(("0x5555555652e0",)), Sample(("--word", "0x55500000c7f9"))),
     "stats": (Sample(("--limit", "8")), Sample(("--malloc-info",), "2.36-amd64-mmapped")),
     "leaks": (Sample(("--limit", "4")),),
-    "refs": (Sample(("0x5555555652e0",)),),
+    "refs": (
+        Sample(("0x5555555652e0",)),
+        Sample(
+            ("0x7ffff00008e0", "--path", "--tree"),
+        ),
+    ),
     "vis": (Sample(("0x5555555652d0", "3")),),
     "replay": (
         Sample(("fixtures/traces/2.36/random-1.jsonl.xz",), "", "What a real 2.36 answered:"),

@@ -255,10 +255,16 @@ COMMANDS: tuple[Command, ...] = (
         "refs",
         "who points to a chunk: registers, stacks, variables, chunks",
         views.refs,
-        (Argument("address", _ADDRESS, "address", required=True),),
+        (
+            Argument("address", _ADDRESS, "address", required=True),
+            Argument("--path", "a shortest chain of pointers from a root to it", "flag"),
+            Argument("--tree", "what lives by it alone: free it, and so much can go", "flag"),
+            Argument("--depth", "of the tree (3)", "number", metavar="N"),
+        ),
         help="Every word that leads to [mem, mem + usable), also in chunks that are free: these "
-        "are what was left behind.",
-        examples=("refs 0x5555555592a0",),
+        "are what was left behind. For --path and --tree a pointer to anywhere in a block counts; "
+        "a block of the tree lives by the one above it: every way from a root goes through that.",
+        examples=("refs 0x5555555592a0", "refs 0x5555555592a0 --path --tree --depth 2"),
     ),
     Command(
         "vis",

@@ -181,6 +181,13 @@ graph (const struct span *span, const struct machine *m)
   if (take (2))
     hg_mark_interior (&heap, &work);
   check (work.waiting == 0 && work.put_off <= rows, "all that was reached was looked at");
+  struct ways ways = { block (4 * rows), block (4 * rows), 0 };
+  hg_from_root (&heap, &ways, &root);
+  if (rows)
+    hg_onward (&heap, &ways, take (rows));
+  check (ways.tail <= rows, "each row is reached once");
+  free (ways.from);
+  free (ways.queue);
   u64 next = 0, some = take (8);
   u32 *chosen = block (4 * some);
   hg_reached_rows (states, reached, 0, rows, take (64), USED, BY_START, chosen, some, &next);

@@ -86,6 +86,24 @@ def test_marks_rows_and_edges_agree(
         assert answers[0] == answers[1]
 
 
+@settings(max_examples=300, deadline=None)
+@given(heaps(), st.lists(st.integers(BASE - 32, BASE + 2048), max_size=6), st.data())
+def test_shortest_ways_agree(
+    made: tuple[list[Rows], int, str], values: list[int], data: st.DataObject
+):
+    parts, word, order = made
+    root = Buffer(memoryview(pack(values, word, order)), 0, word, order)
+    both = graphs(parts, word, root.swap)
+    if not both[0].count:
+        return
+    target = data.draw(st.integers(0, both[0].count - 1))
+    ways = [graph.ways_to([root], target).tolist() for graph in both]
+    assert ways[0] == ways[1]
+    assert bool(ways[0][target]) == bool(both[0].mark([root], True)[target])
+    left = [bytes(graph.mark([root], True, target)) for graph in both]
+    assert left[0] == left[1]
+
+
 def three_blocks(
     word: int, order: str, to_second: int, less: int | None = None
 ) -> tuple[list[Rows], bool]:

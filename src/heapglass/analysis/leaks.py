@@ -19,12 +19,11 @@ from ..native import (
     BY_START,
     MOST_ROWS,
     NOT_REACHED,
-    Buffer,
     Numbered,
     Rows,
     make_graph,
 )
-from .roots import Roots, buffers, find_roots, register_buffer, root_buffers
+from .roots import Roots, buffers, find_roots, scanned
 
 MOST_WORDS = 2  # first words that a group of leaks has in common
 
@@ -115,6 +114,12 @@ def _split(heap: Heap, columns: Columns, low: int, high: int, less: int) -> Iter
             row = following
 
 
+def graph_of(heap: Heap) -> Numbered:
+    """Return all blocks as the nodes of a graph, their references as its edges."""
+    swap = heap.words.buffer(0, memoryview(b"")).swap
+    return make_graph(heap_parts(heap), heap.words.size, swap, heap.layout.address_mask)
+
+
 def usable_of(graph: Numbered, row: int) -> int:
     """Return the usable bytes of a row's block."""
     part, at = graph.place(row)
@@ -138,14 +143,9 @@ def find_leaks(heap: Heap, interior: bool = True) -> Leaks:
 
     :raises NotFound: if the mappings are not known.
     """
-    graph = make_graph(
-        heap_parts(heap),
-        heap.words.size,
-        heap.words.buffer(0, memoryview(b"")).swap,
-        heap.layout.address_mask,
-    )
+    graph = graph_of(heap)
     roots = find_roots(heap)
-    reached = graph.mark(_scanned(heap, roots), interior)
+    reached = graph.mark(scanned(heap, roots), interior)
     _keep_own(heap, graph, reached)
     leaked, possibly = array("I"), array("I")
     for state in (USED, MMAPPED):
@@ -154,17 +154,11 @@ def find_leaks(heap: Heap, interior: bool = True) -> Leaks:
     found = Leaks(graph, roots, interior, array("I", sorted(leaked)), array("I", sorted(possibly)))
     _heads(found)
     found.totals = {
-        "leaked": _sum(graph, found.leaked),
-        "unreferenced": _sum(graph, [head.row for head in found.heads if not head.cycle]),
-        "possibly": _sum(graph, found.possibly),
+        "leaked": sum_of(graph, found.leaked),
+        "unreferenced": sum_of(graph, [head.row for head in found.heads if not head.cycle]),
+        "possibly": sum_of(graph, found.possibly),
     }
     return found
-
-
-def _scanned(heap: Heap, roots: Roots) -> Iterator[Buffer]:
-    yield register_buffer(heap, roots)
-    for _, buffer in root_buffers(heap, roots):
-        yield buffer
 
 
 def _keep_own(heap: Heap, graph: Numbered, reached: bytearray) -> None:
@@ -177,7 +171,8 @@ def _keep_own(heap: Heap, graph: Numbered, reached: bytearray) -> None:
                     reached[start + at - part.first] = BY_START
 
 
-def _sum(graph: Numbered, rows: Sequence[int]) -> Sum:
+def sum_of(graph: Numbered, rows: Sequence[int]) -> Sum:
+    """Return how many blocks these are, and their usable bytes."""
     return Sum(len(rows), sum(usable_of(graph, row) for row in rows))
 
 
@@ -243,7 +238,7 @@ def _heads(found: Leaks) -> None:
 
     def head(place: int, cycle: bool) -> Head:
         rows = [links.rows[one] for one in links.flood(place, seen)]
-        return Head(links.rows[place], cycle, _sum(graph, rows))
+        return Head(links.rows[place], cycle, sum_of(graph, rows))
 
     places = range(len(links.rows))
     found.heads = [head(place, False) for place in places if not links.pointed[place]]

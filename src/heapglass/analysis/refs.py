@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..heap.heap import Chunk, Heap
 from ..native import words_between
-from .roots import Root, find_roots, root_buffers
+from .roots import Root, Roots, find_roots, root_buffers
 from .search import Hit, find_pointers
 
 
@@ -30,6 +30,16 @@ def find_references(heap: Heap, low: int, high: int) -> Iterator[Reference]:
     """
     roots = find_roots(heap)
     heap.problems += roots.notes
+    yield from find_root_references(heap, roots, low, high)
+    for found, value in find_pointers(heap, low, high):
+        hit = _owned(heap, found)
+        kind = "chunk" if hit.chunk is not None else "heap"
+        offset = hit.offset if hit.chunk is not None else None
+        yield Reference(kind, value, hit.address, None, "", offset, hit.chunk)
+
+
+def find_root_references(heap: Heap, roots: Roots, low: int, high: int) -> Iterator[Reference]:
+    """Yield the references to [low, high) that no chunk holds, registers first."""
     mask, word = heap.layout.address_mask, heap.words.size
     for thread, name, value in roots.registers:
         if low <= value & mask < high:
@@ -39,11 +49,6 @@ def find_references(heap: Heap, low: int, high: int) -> Iterator[Reference]:
         for address in words_between(buffer, low, high, mask):
             value = int(buffer.words[(address - buffer.base) // word])
             yield _of_root(root, address, value, stacks.get(root.thread or 0))
-    for found, value in find_pointers(heap, low, high):
-        hit = _owned(heap, found)
-        kind = "chunk" if hit.chunk is not None else "heap"
-        offset = hit.offset if hit.chunk is not None else None
-        yield Reference(kind, value, hit.address, None, "", offset, hit.chunk)
 
 
 def _owned(heap: Heap, hit: Hit) -> Hit:

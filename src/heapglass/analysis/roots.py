@@ -298,3 +298,10 @@ def register_buffer(heap: Heap, roots: Roots) -> Buffer:
     top = 1 << 8 * word
     data = b"".join((v % top).to_bytes(word, heap.words.order) for _, _, v in roots.registers)
     return heap.words.buffer(0, memoryview(data))
+
+
+def scanned(heap: Heap, roots: Roots) -> Iterator[Buffer]:
+    """Yield all that is scanned for pointers: the registers as words, then every range."""
+    yield register_buffer(heap, roots)
+    for _, buffer in root_buffers(heap, roots):
+        yield buffer

@@ -10,7 +10,7 @@ import os
 
 from . import compiled, loops
 from .buffer import Buffer, Chain
-from .rows import BY_INTERIOR, BY_START, MOST_ROWS, NOT_REACHED, Numbered, Rows
+from .rows import BY_INTERIOR, BY_START, FROM_ROOT, MOST_ROWS, NOT_REACHED, Numbered, Rows
 
 _compiled = None if os.environ.get("HEAPGLASS_NATIVE") == "0" else compiled.load()
 _chosen = loops if _compiled is None else _compiled
@@ -28,6 +28,7 @@ make_graph = _chosen.make_graph
 __all__ = [
     "BY_INTERIOR",
     "BY_START",
+    "FROM_ROOT",
     "IN_USE",
     "MOST_ROWS",
     "NOT_REACHED",

@@ -9,7 +9,7 @@ from typing import Any
 
 from .buffer import Buffer
 from .ctypes_of import U64, Span, address_of, column
-from .rows import Numbered, Rows
+from .rows import BY_START, Numbered, Rows
 
 PIECE = 1 << 16  # rows that are asked for at once
 LEAST_SHIFT = 4
@@ -52,6 +52,10 @@ class _Work(ctypes.Structure):
         ("waiting", U64),
         ("put_off", U64),
     )
+
+
+class _Ways(ctypes.Structure):
+    _fields_ = (("from_", ctypes.c_void_p), ("queue", ctypes.c_void_p), ("tail", U64))
 
 
 class CompiledGraph(Numbered):
@@ -103,9 +107,13 @@ class CompiledGraph(Numbered):
             *(ctypes.addressof(first), shift, part.less),
         )
 
-    def mark(self, roots: Iterable[Buffer], interior: bool) -> bytearray:
+    def mark(
+        self, roots: Iterable[Buffer], interior: bool, without: int | None = None
+    ) -> bytearray:
         """As in `loops_graph`."""
         reached, noted = bytearray(self.count), bytearray(self.count)
+        if without is not None:
+            reached[without] = BY_START
         stack, later = ((ctypes.c_uint32 * max(self.count, 1))() for _ in range(2))
         held = column(reached), column(noted)
         work = _Work(*(ctypes.addressof(one) for one in (*held, stack, later)), 0, 0)
@@ -116,6 +124,18 @@ class CompiledGraph(Numbered):
         if interior:
             self._c.hg_mark_interior(heap, ctypes.byref(work))
         return reached
+
+    def ways_to(self, roots: Iterable[Buffer], target: int) -> array[int]:
+        """As in `loops_graph`."""
+        from_, queue = array("I", [0]) * self.count, array("I", [0]) * self.count
+        held = column(from_), column(queue)
+        ways = _Ways(*(ctypes.addressof(one) for one in held), 0)
+        heap = ctypes.byref(self._heap)
+        for root in roots:
+            span = Span(address_of(root.data), len(root.data), root.base)
+            self._c.hg_from_root(heap, ctypes.byref(ways), ctypes.byref(span))
+        self._c.hg_onward(heap, ctypes.byref(ways), U64(target))
+        return from_
 
     def select(self, reached: bytearray, state: int, way: int) -> array[int]:
         """As in `loops_graph`."""

@@ -11,7 +11,7 @@
 #define EXPORT __attribute__ ((visibility ("default")))
 #define INLINE static inline __attribute__ ((always_inline))
 
-enum { VERSION = 4 };
+enum { VERSION = 5 };
 enum { PREV_INUSE = 1, SIZE_BITS = 7 };
 enum { USED, FREE, TCACHE, FAST, TOP, MMAPPED, FENCEPOST, CORRUPT, UNKNOWN, STATES };
 
@@ -592,4 +592,78 @@ hg_edges (const struct heap *heap, const u32 *rows, u64 count, const u8 *wanted,
 #define EDGES(w, s) edges (heap, rows, count, wanted, from, to, inside, room, w, s)
   FOR_EACH_MACHINE (EDGES, heap->word, heap->swap);
 #undef EDGES
+}
+
+/* --- shortest ways ------------------------------------------------------------------------------ */
+
+/* Who led to each row first: 0 nobody, FROM_ROOT a root, else a row plus one. QUEUE has the rows in
+   the order in which they were reached, TAIL of them; both have an entry for each row. */
+struct ways
+{
+  u32 *from, *queue;
+  u64 tail;
+};
+
+#define FROM_ROOT 0xffffffffu
+
+INLINE void
+spread (const struct heap *heap, struct ways *ways, const u8 *at, u64 length, u32 from, int word,
+        int swap)
+{
+  const struct part *hint = heap->parts;
+  int start = 0;
+  for (u64 offset = 0; length - offset >= (u64) word; offset += word)
+    {
+      int64_t row = row_of (heap, load (at + offset, word, swap), &hint, word, &start);
+      if (row < 0 || ways->from[row])
+        continue;
+      ways->from[row] = from;
+      ways->queue[ways->tail++] = (u32) row;
+    }
+}
+
+INLINE int
+from_root (const struct heap *heap, struct ways *ways, const struct span *root, int word, int swap)
+{
+  u64 skip = -root->base & (u64) (word - 1);
+  if (skip < root->length)
+    spread (heap, ways, root->data + skip, root->length - skip, FROM_ROOT, word, swap);
+  return 1;
+}
+
+/* Take the rows that ROOT's words refer to into the queue. */
+EXPORT int
+hg_from_root (const struct heap *heap, struct ways *ways, const struct span *root)
+{
+  if (!heap->count)
+    return 1;
+#define FROM(w, s) from_root (heap, ways, root, w, s)
+  FOR_EACH_MACHINE (FROM, heap->word, heap->swap);
+#undef FROM
+}
+
+INLINE int
+onward (const struct heap *heap, struct ways *ways, u64 target, int word, int swap)
+{
+  const struct part *part = heap->parts;
+  for (u64 head = 0; head < ways->tail && !ways->from[target]; head++)
+    {
+      u64 row = ways->queue[head], length;
+      part = part_with (heap, row, part ? part : heap->parts);
+      const u8 *at = part ? bytes_of (part, row, word, &length) : NULL;
+      if (at)
+        spread (heap, ways, at, length, (u32) row + 1, word, swap);
+    }
+  return 1;
+}
+
+/* Go on from the rows in the queue, nearest first, until TARGET, a row, is reached. */
+EXPORT int
+hg_onward (const struct heap *heap, struct ways *ways, u64 target)
+{
+  if (!heap->count)
+    return 1;
+#define ONWARD(w, s) onward (heap, ways, target, w, s)
+  FOR_EACH_MACHINE (ONWARD, heap->word, heap->swap);
+#undef ONWARD
 }

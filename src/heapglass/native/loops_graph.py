@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
 from .buffer import Buffer
-from .rows import BY_INTERIOR, BY_START, Numbered, Rows
+from .rows import BY_INTERIOR, BY_START, FROM_ROOT, Numbered, Rows
 
 SIZE_BITS = 7
 BLOCKS = (0, 5, 8)  # states: used, mmapped, unknown
@@ -62,14 +62,18 @@ class LoopsGraph(Numbered):
         data = part.buffer.data[offset : offset + size - part.less]
         return Buffer(data, 0, self.word, part.buffer.order).words
 
-    def mark(self, roots: Iterable[Buffer], interior: bool) -> bytearray:
+    def mark(
+        self, roots: Iterable[Buffer], interior: bool, without: int | None = None
+    ) -> bytearray:
         """Return for each row how the roots lead to it: not at all, by starts, or by an interior.
 
         BY_START: a chain of pointers to the start of blocks leads there. BY_INTERIOR, only if
         *interior* pointers count: some link of every chain points to the inside of a block. Roots
-        are scanned at multiples of the word.
+        are scanned at multiples of the word. The row *without* counts as reached and leads nowhere.
         """
         reached, noted = bytearray(self.count), bytearray(self.count)
+        if without is not None:
+            reached[without] = BY_START
         later: list[int] = []
         waiting: list[int] = []
 
@@ -98,6 +102,29 @@ class LoopsGraph(Numbered):
                 waiting.append(row)
                 drain(BY_INTERIOR)
         return reached
+
+    def ways_to(self, roots: Iterable[Buffer], target: int) -> array[int]:
+        """Return which row leads to each row on a shortest way from a root, until *target* is met.
+
+        0: none was found, FROM_ROOT: a root does, else the row's number plus one.
+        """
+        from_ = array("I", [0]) * self.count
+        queue: list[int] = []
+
+        def spread(words: memoryview, by: int) -> None:
+            for row, _ in self._references(words):
+                if not from_[row]:
+                    from_[row] = by
+                    queue.append(row)
+
+        for root in roots:
+            skip = -root.base % self.word
+            spread(Buffer(root.data[skip:], 0, self.word, root.order).words, FROM_ROOT)
+        for row in queue:
+            if from_[target]:
+                break
+            spread(self._words_of(row), row + 1)
+        return from_
 
     def select(self, reached: bytearray, state: int, way: int) -> array[int]:
         """Return the rows of one state that were reached in one way, ascending."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
 from .buffer import Buffer
 
 NOT_REACHED, BY_START, BY_INTERIOR = 0, 1, 2
+FROM_ROOT = (1 << 32) - 1
 MOST_ROWS = (1 << 32) - 2  # a row is 32 bits in the work of the loops
 
 
@@ -40,6 +41,20 @@ class Numbered:
         ends = list(accumulate(part.length for part in self.parts))
         self.count = ends[-1] if ends else 0
         self.starts = [0, *ends][:-1] if ends else []
+
+    def mark(
+        self, roots: Iterable[Buffer], interior: bool, without: int | None = None
+    ) -> bytearray:
+        """Return for each row how the roots lead to it; see `loops_graph`."""
+        raise NotImplementedError
+
+    def ways_to(self, roots: Iterable[Buffer], target: int) -> array[int]:
+        """Return what leads to each row on a shortest way; see `loops_graph`."""
+        raise NotImplementedError
+
+    def select(self, reached: bytearray, state: int, way: int) -> array[int]:
+        """Return the rows of one state that were reached in one way, ascending."""
+        raise NotImplementedError
 
     def edges(
         self, rows: array[int], wanted: bytearray

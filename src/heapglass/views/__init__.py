@@ -3,9 +3,10 @@
 from .bins import bins, tcache
 from .chunks import chunk, chunks
 from .info import info
-from .leaks import leaks, refs
+from .leaks import leaks
 from .overview import arenas, heaps, mmapped, params
 from .questions import find, link, size, whatis
+from .refs import refs
 from .replay import replay_trace
 from .stats import stats
 from .vis import vis

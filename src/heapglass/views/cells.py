@@ -8,7 +8,7 @@ from typing import Any
 from ..glibc.layout import flag_letters
 from ..heap.heap import Chunk, Heap
 from ..heap.lists import FreeList
-from ..table import Absent, Address, Answer, Column, Kind, Part, Style, Tag
+from ..table import Absent, Address, Answer, Column, Kind, Lines, Part, Style, Tag
 
 STATES = ("used", "free", "tcache", "fast", "top", "mmapped", "fencepost", "corrupt")
 MOST_KINDS = 1 << 16  # of chunks, whose cells are kept
@@ -145,6 +145,12 @@ def row_limit(request: Any, in_text: int) -> int | None:
     if request.limit is not None:
         return int(request.limit)
     return None if request.json else in_text
+
+
+def more_rows(count: int, limit: int | None) -> Lines:
+    """Return the line behind a table that shows no more than *limit* of its rows."""
+    over = 0 if limit is None else max(count - limit, 0)
+    return Lines([[Tag(f"… {over} more (--all, or --limit N)")]] if over else [])
 
 
 def finish(heap: Heap, command: str, parts: Iterable[Part]) -> Answer:

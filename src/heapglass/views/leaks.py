@@ -1,8 +1,8 @@
-"""`leaks`: blocks that nothing leads to. `refs`: what leads to one."""
+"""`leaks`: blocks that nothing leads to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from ..analysis.leaks import (
@@ -16,9 +16,7 @@ from ..analysis.leaks import (
     group_leaks,
     usable_of,
 )
-from ..analysis.refs import Reference, find_references
 from ..analysis.roots import name_of
-from ..errors import BadRequest
 from ..heap.heap import Heap
 from ..heap.target import Target
 from ..table import (
@@ -30,12 +28,10 @@ from ..table import (
     Fact,
     Facts,
     Kind,
-    Lines,
     Part,
     Table,
-    Tag,
 )
-from .cells import address, finish, row_limit, state_cell, thread_text
+from .cells import finish, more_rows, row_limit
 
 TEXT_ROWS = 20  # of each table
 START = 16  # bytes of a block that are shown
@@ -128,21 +124,16 @@ def _tables(heap: Heap, found: Leaks, content: str, limit: int | None) -> Iterat
         "leaked, by size and first words",
         "nothing is leaked",
     )
-    yield _more(len(groups), limit)
+    yield more_rows(len(groups), limit)
     heads = sorted(found.heads, key=lambda head: (-head.held.bytes, head.row))
     title = "heads: free one, and what it holds can go"
     rows = (_head_row(heap, found, head, content) for head in heads[:limit])
     yield Table("heads", _HEAD_COLUMNS, rows, title if heads else "")
-    yield _more(len(heads), limit)
+    yield more_rows(len(heads), limit)
     lost = (_block_row(heap, found, row, content) for row in found.possibly[:limit])
     title = "possibly lost" if found.possibly else ""
     yield Table("possibly", _POSSIBLY_COLUMNS, lost, title)
-    yield _more(len(found.possibly), limit)
-
-
-def _more(count: int, limit: int | None) -> Lines:
-    over = 0 if limit is None else max(count - limit, 0)
-    return Lines([[Tag(f"… {over} more (--all, or --limit N)")]] if over else [])
+    yield more_rows(len(found.possibly), limit)
 
 
 def _content(found: Leaks, row: int, content: str) -> Any:
@@ -178,84 +169,3 @@ def _block_row(heap: Heap, found: Leaks, row: int, content: str) -> tuple[Any, .
     chunk = Address(chunk_of(found.graph, row))
     mem, usable = _mem(heap, found, row), usable_of(found.graph, row)
     return chunk, mem, usable, _content(found, row, content)
-
-
-# --- refs -----------------------------------------------------------------------------------------
-
-_REF_COLUMNS = (
-    Column("kind", "what"),
-    Column("address", "at", Kind.ADDRESS),
-    Column("name", "name", in_text=False),
-    Column("thread", "thread", in_text=False),
-    Column("chunk", "chunk", Kind.ADDRESS, in_text=False),
-    Column("offset", "offset", Kind.COUNT, in_text=False),
-    Column("state", "state"),
-    Column("value", "value", Kind.ADDRESS),
-    Column("into", "into mem", Kind.COUNT),
-    Column("", "where", in_json=False),
-)
-
-
-def refs(target: Target, request: Any) -> Answer:
-    """Show who points to a chunk."""
-    heap = Heap(target)
-    heap.target.require_main_arena()
-    chunk, mem, usable, state = _asked(heap, request.address)
-    facts = [
-        Fact("address", "chunk", Address(chunk), Kind.ADDRESS),
-        Fact("user", "mem", Address(mem), Kind.ADDRESS),
-        Fact("usable", "usable", usable, Kind.SIZE),
-        Fact("state", "state", state_cell(state)),
-    ]
-    found = list(find_references(heap, mem, mem + usable))
-    limit = row_limit(request, TEXT_ROWS)
-    rows = [_reference_row(heap, one, mem) for one in found[:limit]]
-    parts: list[Part] = [
-        Facts("chunk", facts),
-        Table("refs", _REF_COLUMNS, rows, "who points to it", "nothing points to it"),
-        _more(len(found), limit),
-    ]
-    return finish(heap, "refs", parts)
-
-
-def _asked(heap: Heap, asked: int) -> tuple[int, int, int, str | None]:
-    """Return chunk, mem, usable bytes and state of the chunk that an address lies in."""
-    place = heap.find(asked)
-    mapped = None if place is not None else heap.find_mmapped(asked)
-    if place is not None:
-        chunk = heap.chunk_at(*place)
-    elif mapped is not None:
-        chunk = heap.mmapped_as_chunk(mapped)
-    else:
-        raise BadRequest(f"{asked:#x} is in no chunk", "heap whatis ADDR, heap find --into ADDR")
-    usable = heap.layout.usable(chunk.size, mapped is not None)
-    return chunk.address, chunk.address + heap.layout.header, max(usable, 0), chunk.state
-
-
-def _reference_row(heap: Heap, one: Reference, mem: int) -> Sequence[Any]:
-    return (
-        one.kind,
-        address(one.address),
-        one.name or Absent.NONE,
-        Absent.NONE if one.thread is None else one.thread,
-        address(one.chunk.address if one.chunk else None),
-        Absent.NONE if one.offset is None else one.offset,
-        state_cell(one.chunk.state) if one.chunk else Absent.NONE,
-        Address(one.value),
-        (one.value & heap.layout.address_mask) - mem,
-        _where(heap, one),
-    )
-
-
-def _where(heap: Heap, one: Reference) -> str:
-    """Return the place of a reference in words."""
-    if one.kind == "register":
-        return f"{one.name} of thread {thread_text(heap, one.thread)}"
-    if one.kind == "stack":
-        return f"stack of thread {thread_text(heap, one.thread)}, sp + {one.offset or 0:#x}"
-    if one.kind == "global":
-        return f"{one.name.rpartition('/')[2]}+{one.offset or 0:#x}"
-    if one.chunk is not None and one.offset is not None:
-        inside = f"mem + {one.offset:#x}" if one.offset >= 0 else f"mem - {-one.offset:#x}"
-        return f"chunk {one.chunk.address:#x}, {inside}"
-    return "between the chunks" if one.kind == "heap" else "memory of no file"
