@@ -143,6 +143,30 @@ columns (const u64 *sizes, u8 *states, u64 count)
   free (values);
 }
 
+/* What the blocks of a graph are. */
+static void
+kinds (const struct heap *heap, const struct span *root, u64 rows, const struct machine *m)
+{
+  struct kinds all = { block (rows), block (8 * rows), m->alignment, m->least, 4096, 8 * rows };
+  hg_held_by_root (heap, &all, root);
+  hg_held_by_blocks (heap, &all);
+  u64 low = heap->low + take (64), ranges[] = { low, low + take (64), low + 128, low + 256 };
+  hg_by_words (heap, &all, ranges, 2);
+  u64 count = take (4), *keys = block (8 * count);
+  for (u64 i = 0; i < count; i++)
+    keys[i] = (i ? keys[i - 1] : heap->low) + take (32);
+  hg_by_key (heap, &all, take (8) * m->word, keys, count);
+  hg_by_contents (heap, &all);
+  u64 room = (u64) 1 << take (7), from = 0;
+  struct tally tally = { block (8 * room), block (8 * room), block (8 * room), block (8 * room),
+                         block (room), block (room), room, 0 };
+  int whole = hg_tally (heap, &all, &tally, &from);
+  check (whole || from < rows, "a tally that stops says where");
+  void *made[] = { all.kind, all.key, keys, tally.key, tally.size, tally.count, tally.row, tally.kind, tally.state };
+  for (size_t i = 0; i < sizeof made / sizeof *made; i++)
+    free (made[i]);
+}
+
 /* The graph of the chunks that a walk finds; states are the input's. */
 static void
 graph (const struct span *span, const struct machine *m)
@@ -188,6 +212,7 @@ graph (const struct span *span, const struct machine *m)
   check (ways.tail <= rows, "each row is reached once");
   free (ways.from);
   free (ways.queue);
+  kinds (&heap, &root, rows, m);
   u64 next = 0, some = take (8);
   u32 *chosen = block (4 * some);
   hg_reached_rows (states, reached, 0, rows, take (64), USED, BY_START, chosen, some, &next);

@@ -10,6 +10,7 @@ import os
 
 from . import compiled, loops
 from .buffer import Buffer, Chain
+from .kinds import Group, Kinds, Requests
 from .rows import BY_INTERIOR, BY_START, FROM_ROOT, MOST_ROWS, NOT_REACHED, Numbered, Rows
 
 _compiled = None if os.environ.get("HEAPGLASS_NATIVE") == "0" else compiled.load()
@@ -24,6 +25,7 @@ select_rows = _chosen.select_rows
 follow_ring = _chosen.follow_ring
 words_between = _chosen.words_between
 make_graph = _chosen.make_graph
+make_kinds = _chosen.make_kinds
 
 __all__ = [
     "BY_INTERIOR",
@@ -34,13 +36,17 @@ __all__ = [
     "NOT_REACHED",
     "Buffer",
     "Chain",
+    "Group",
+    "Kinds",
     "Numbered",
+    "Requests",
     "Rows",
     "count_pairs",
     "find_chain",
     "follow_ring",
     "judge_flags",
     "make_graph",
+    "make_kinds",
     "select_rows",
     "walk_sizes",
     "words_between",

@@ -13,11 +13,13 @@ from typing import Any
 
 from .buffer import Buffer, Chain, Places
 from .compiled_graph import CompiledGraph
+from .compiled_kinds import CompiledKinds
 from .ctypes_of import U64, Span, address_of, column
-from .rows import Rows
+from .kinds import Requests
+from .rows import Numbered, Rows
 
 LIBRARY = "libheapglass.so"
-VERSION = 5  # of the functions' arguments; a library of another version is not used
+VERSION = 6  # of the functions' arguments; a library of another version is not used
 FREE_ENTRY = 255
 HASH, MOST = 0x9E3779B97F4A7C15, (1 << 64) - 1  # of the tables
 PIECE = 1 << 16  # rows or places that are asked for at once
@@ -75,6 +77,11 @@ class Loops:
     def make_graph(self, parts: Sequence[Rows], word: int, swap: bool, mask: int) -> CompiledGraph:
         """As `loops.make_graph`."""
         return CompiledGraph(self._c, parts, word, swap, mask)
+
+    def make_kinds(self, graph: Numbered, requests: Requests) -> CompiledKinds:
+        """As `loops.make_kinds`."""
+        assert isinstance(graph, CompiledGraph)
+        return CompiledKinds(self._c, graph, requests)
 
     def walk_sizes(
         self,

@@ -73,7 +73,7 @@ class CompiledGraph(Numbered):
         low = self.parts[0].low if self.parts else 0
         high = self.parts[-1].high if self.parts else 0
         self._kept.append(structs)
-        self._heap = _Heap(ctypes.addressof(structs), len(self.parts), low, high, mask, word, swap)
+        self.heap = _Heap(ctypes.addressof(structs), len(self.parts), low, high, mask, word, swap)
 
     def _at(self, values: array[int] | bytearray, item: int) -> int:
         """Return where an item of a column is; the column is kept from growing."""
@@ -117,7 +117,7 @@ class CompiledGraph(Numbered):
         stack, later = ((ctypes.c_uint32 * max(self.count, 1))() for _ in range(2))
         held = column(reached), column(noted)
         work = _Work(*(ctypes.addressof(one) for one in (*held, stack, later)), 0, 0)
-        heap = ctypes.byref(self._heap)
+        heap = ctypes.byref(self.heap)
         for root in roots:
             span = Span(address_of(root.data), len(root.data), root.base)
             self._c.hg_mark(heap, ctypes.byref(work), ctypes.byref(span))
@@ -130,7 +130,7 @@ class CompiledGraph(Numbered):
         from_, queue = array("I", [0]) * self.count, array("I", [0]) * self.count
         held = column(from_), column(queue)
         ways = _Ways(*(ctypes.addressof(one) for one in held), 0)
-        heap = ctypes.byref(self._heap)
+        heap = ctypes.byref(self.heap)
         for root in roots:
             span = Span(address_of(root.data), len(root.data), root.base)
             self._c.hg_from_root(heap, ctypes.byref(ways), ctypes.byref(span))
@@ -165,7 +165,7 @@ class CompiledGraph(Numbered):
             sources, ends = array("I", [0]) * room, array("I", [0]) * room
             inside = bytearray(room)
             count = self._c.hg_edges(
-                *(ctypes.byref(self._heap), column(rows), U64(len(rows)), column(wanted)),
+                *(ctypes.byref(self.heap), column(rows), U64(len(rows)), column(wanted)),
                 *(column(sources), column(ends), column(inside), U64(room)),
             )
             if count <= room:

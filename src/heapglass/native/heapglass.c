@@ -11,7 +11,7 @@
 #define EXPORT __attribute__ ((visibility ("default")))
 #define INLINE static inline __attribute__ ((always_inline))
 
-enum { VERSION = 5 };
+enum { VERSION = 6 };
 enum { PREV_INUSE = 1, SIZE_BITS = 7 };
 enum { USED, FREE, TCACHE, FAST, TOP, MMAPPED, FENCEPOST, CORRUPT, UNKNOWN, STATES };
 
@@ -666,4 +666,487 @@ hg_onward (const struct heap *heap, struct ways *ways, u64 target)
 #define ONWARD(w, s) onward (heap, ways, target, w, s)
   FOR_EACH_MACHINE (ONWARD, heap->word, heap->swap);
 #undef ONWARD
+}
+
+/* --- what blocks are ---------------------------------------------------------------------------- */
+
+/* What blocks are, by the words of their holders, by their own, and by bytes; as in kinds.py. */
+enum
+{
+  NO_KIND,
+  TABLE,
+  TREE,
+  LIST,
+  VECTOR,
+  STRING,
+  DEQUE_MAP,
+  DEQUE_PART,
+  BUCKETS,
+  HASH_NODE,
+  KEYED,
+  TEXT,
+  POINTERS,
+  ZEROS
+};
+
+enum { LEAST_TEXT = 4, LEAST_CAPACITY = 15, LEAST_MAP = 8 };
+
+/* What is known of each row, and what of malloc is needed to tell a request from a chunk's size.
+   STEPS is how many nodes of hash tables may yet be looked at. */
+struct kinds
+{
+  u8 *kind;
+  u64 *key;
+  u64 alignment, least, page, steps;
+};
+
+/* A block that a pointer leads to the start of, or into. */
+struct block
+{
+  const u8 *data;
+  u64 mem, length;
+  int64_t row; /* -1: there is none */
+  int start;
+};
+
+INLINE struct block
+block_of (const struct heap *heap, u64 pointer, const struct part **hint, int word)
+{
+  struct block found = { NULL, 0, 0, -1, 0 };
+  found.row = row_of (heap, pointer, hint, word, &found.start);
+  if (found.row < 0)
+    return found;
+  found.data = bytes_of (*hint, (u64) found.row, word, &found.length);
+  found.mem = (*hint)->addresses[(u64) found.row - (*hint)->row] + 2 * (u64) word;
+  if (!found.data)
+    found.length = 0;
+  return found;
+}
+
+/* Whether malloc (NEED) could have made the chunk of a row. */
+INLINE int
+fits (const struct part *part, u64 row, u64 need, const struct kinds *kinds, int word)
+{
+  u64 size = part->sizes[row - part->row] & ~(u64) SIZE_BITS, usable = size - part->less;
+  if (need > usable)
+    return 0;
+  if (part->states[row - part->row] == MMAPPED)
+    return usable - need < kinds->page + kinds->alignment;
+  u64 chunk = (need + word + kinds->alignment - 1) & ~(kinds->alignment - 1);
+  if (chunk < kinds->least)
+    chunk = kinds->least;
+  return chunk <= size && size - chunk < kinds->least;
+}
+
+/* The word at a place of a block, 0 if it has none there. */
+INLINE u64
+word_in (const struct block *block, u64 offset, int word, int swap, int *there)
+{
+  *there = offset < block->length && block->length - offset >= (u64) word;
+  return *there ? load (block->data + offset, word, swap) : 0;
+}
+
+INLINE int
+is_word (const struct block *block, u64 offset, u64 value, u64 mask, int word, int swap)
+{
+  int there;
+  u64 found = word_in (block, offset, word, swap, &there);
+  return there && (found & mask) == value;
+}
+
+/* Follow the nodes of a hash table: COUNT of them, and no more. With MARK they get their kind. */
+INLINE int
+hash_nodes (const struct heap *heap, struct kinds *kinds, u64 first, u64 count, int mark, int word,
+            int swap)
+{
+  const struct part *hint = heap->parts;
+  int there;
+  for (; count; count--)
+    {
+      struct block node = block_of (heap, first, &hint, word);
+      if (node.row < 0 || !node.start || !kinds->steps)
+        return 0;
+      kinds->steps--;
+      first = word_in (&node, 0, word, swap, &there);
+      if (!there)
+        return 0;
+      if (mark && !kinds->kind[node.row])
+        kinds->kind[node.row] = HASH_NODE;
+    }
+  return first == 0;
+}
+
+INLINE int
+deque (const struct heap *heap, struct kinds *kinds, const struct block *map, const u64 *words,
+       int word, int swap)
+{
+  const struct part *hint = heap->parts;
+  u64 mask = heap->mask, end = map->mem + words[1] * word;
+  u64 cur = words[2] & mask, first = words[3] & mask, last = words[4] & mask;
+  u64 node = words[5] & mask, back = words[9] & mask;
+  if (words[1] < LEAST_MAP || cur < first || cur > last || first >= last)
+    return 0;
+  if (node < map->mem || node >= end || back < node || back >= end)
+    return 0;
+  if ((node - map->mem) % word || (back - map->mem) % word)
+    return 0;
+  if (!is_word (map, node - map->mem, first, mask, word, swap))
+    return 0;
+  kinds->kind[map->row] = DEQUE_MAP;
+  for (; node <= back; node += word)
+    {
+      int there;
+      struct block part
+          = block_of (heap, word_in (map, node - map->mem, word, swap, &there), &hint, word);
+      if (part.row >= 0 && part.start && !kinds->kind[part.row])
+        kinds->kind[part.row] = DEQUE_PART;
+    }
+  return 1;
+}
+
+/* Tell what a block is from the words of its holder: the pointer to it and those behind. */
+INLINE void
+held (const struct heap *heap, struct kinds *kinds, const struct part *part,
+      const struct block *block, const u64 *words, u64 count, int word, int swap)
+{
+  u64 row = (u64) block->row, mask = heap->mask;
+  u64 fin = words[1] & mask, end = words[2] & mask;
+  if (fin >= block->mem && fin <= end && end > block->mem
+      && fits (part, row, end - block->mem, kinds, word))
+    kinds->kind[row] = VECTOR;
+  else if (words[2] >= LEAST_CAPACITY && words[1] <= words[2] && words[2] < (u64) 1 << 62
+           && words[1] < block->length && !block->data[words[1]]
+           && fits (part, row, words[2] + 1, kinds, word))
+    kinds->kind[row] = STRING;
+  else if (count > 3 && words[1] > 1 && words[1] < (u64) 1 << 48
+           && fits (part, row, words[1] * word, kinds, word))
+    {
+      if (words[3] && words[3] <= kinds->steps
+          && hash_nodes (heap, kinds, words[2], words[3], 0, word, swap))
+        {
+          kinds->kind[row] = BUCKETS;
+          hash_nodes (heap, kinds, words[2], words[3], 1, word, swap);
+        }
+      else if (count > 9)
+        deque (heap, kinds, block, words, word, swap);
+    }
+}
+
+INLINE void
+holders (const struct heap *heap, struct kinds *kinds, const u8 *at, u64 length, int word, int swap)
+{
+  const struct part *hint = heap->parts;
+  u64 words[10];
+  for (u64 offset = 0; length - offset >= 3 * (u64) word; offset += word)
+    {
+      words[0] = load (at + offset, word, swap);
+      if (((words[0] & heap->mask) - 2 * (u64) word) - heap->low >= heap->high - heap->low)
+        continue;
+      struct block block = block_of (heap, words[0], &hint, word);
+      if (block.row < 0 || !block.start || kinds->kind[block.row])
+        continue;
+      u64 count = (length - offset) / word;
+      count = count < 10 ? count : 10;
+      for (u64 number = 1; number < count; number++)
+        words[number] = load (at + offset + number * word, word, swap);
+      held (heap, kinds, hint, &block, words, count, word, swap);
+    }
+}
+
+INLINE int
+held_by_root (const struct heap *heap, struct kinds *kinds, const struct span *root, int word,
+              int swap)
+{
+  u64 skip = -root->base & (u64) (word - 1);
+  if (skip < root->length)
+    holders (heap, kinds, root->data + skip, root->length - skip, word, swap);
+  return 1;
+}
+
+/* Tell the kinds of the blocks that ROOT's words hold as a container holds them. */
+EXPORT int
+hg_held_by_root (const struct heap *heap, struct kinds *kinds, const struct span *root)
+{
+  if (!heap->count)
+    return 1;
+#define HELD(w, s) held_by_root (heap, kinds, root, w, s)
+  FOR_EACH_MACHINE (HELD, heap->word, heap->swap);
+#undef HELD
+}
+
+/* Blocks that are in use, part by part: AT and LENGTH are a row's bytes. */
+#define FOR_EACH_BLOCK(heap, word)                                                                \
+  for (const struct part *part = (heap)->parts; part < (heap)->parts + (heap)->count; part++)      \
+    for (u64 row = part->row, length = 0; row < part->row + part->rows; row++)                     \
+      if (in_use (part->states[row - part->row]))                                                 \
+        for (const u8 *at = bytes_of (part, row, word, &length); at; at = NULL)
+
+INLINE int
+in_use (u8 state)
+{
+  return state == USED || state == MMAPPED || state == UNKNOWN;
+}
+
+INLINE int
+held_by_blocks (const struct heap *heap, struct kinds *kinds, int word, int swap)
+{
+  FOR_EACH_BLOCK (heap, word)
+    holders (heap, kinds, at, length, word, swap);
+  return 1;
+}
+
+/* The same for the words of all blocks. */
+EXPORT int
+hg_held_by_blocks (const struct heap *heap, struct kinds *kinds)
+{
+#define HELD(w, s) held_by_blocks (heap, kinds, w, s)
+  FOR_EACH_MACHINE (HELD, heap->word, heap->swap);
+#undef HELD
+}
+
+INLINE int
+in_ranges (const u64 *ranges, u64 count, u64 value)
+{
+  u64 low = 0, high = count;
+  while (low < high)
+    {
+      u64 middle = (low + high) / 2;
+      if (value < ranges[2 * middle])
+        high = middle;
+      else if (value >= ranges[2 * middle + 1])
+        low = middle + 1;
+      else
+        return 1;
+    }
+  return 0;
+}
+
+/* How a link of a node answers: 1 it leads back, -1 it leads to a block that does not, 0 unknown. */
+INLINE int
+leads_back (const struct heap *heap, u64 pointer, u64 offset, u64 mem, const struct part **hint,
+            int word, int swap)
+{
+  struct block there = block_of (heap, pointer, hint, word);
+  if (there.row < 0)
+    return 0;
+  u64 inside = (pointer & heap->mask) - there.mem;
+  return is_word (&there, inside + offset, mem, heap->mask, word, swap) ? 1 : -1;
+}
+
+INLINE int
+is_tree_node (const struct heap *heap, const u8 *at, u64 length, u64 mem, const struct part **hint,
+              int word, int swap)
+{
+  if (length < 4 * (u64) word || load (at, 4, swap) > 1) /* the colour, an int */
+    return 0;
+  u64 parent = load (at + word, word, swap);
+  int proofs = 0;
+  for (int side = 2; side < 4; side++)
+    {
+      u64 child = load (at + side * word, word, swap);
+      if (!child)
+        continue;
+      if (leads_back (heap, child, word, mem, hint, word, swap) < 1)
+        return 0;
+      proofs++;
+    }
+  if (!parent || (parent & heap->mask) == mem)
+    return 0;
+  int upward = leads_back (heap, parent, 2 * word, mem, hint, word, swap);
+  if (upward < 0)
+    upward = leads_back (heap, parent, 3 * word, mem, hint, word, swap);
+  if (upward < 0)
+    upward = leads_back (heap, parent, word, mem, hint, word, swap);
+  return upward < 0 ? 0 : proofs + upward > 0;
+}
+
+INLINE int
+is_list_node (const struct heap *heap, const u8 *at, u64 length, u64 mem, const struct part **hint,
+              int word, int swap)
+{
+  if (length < 2 * (u64) word)
+    return 0;
+  u64 next = load (at, word, swap), prev = load (at + word, word, swap);
+  if (!next || !prev || (next & heap->mask) == mem)
+    return 0;
+  int forth = leads_back (heap, next, word, mem, hint, word, swap);
+  if (forth < 0)
+    return 0;
+  int back = leads_back (heap, prev, 0, mem, hint, word, swap);
+  return back < 0 ? 0 : forth + back > 0;
+}
+
+INLINE int
+by_words (const struct heap *heap, struct kinds *kinds, const u64 *ranges, u64 count, int word,
+          int swap)
+{
+  const struct part *hint = heap->parts;
+  FOR_EACH_BLOCK (heap, word)
+    {
+      if (kinds->kind[row] || length < (u64) word)
+        continue;
+      u64 first = load (at, word, swap) & heap->mask;
+      u64 mem = part->addresses[row - part->row] + 2 * (u64) word;
+      if (first && !(first % word) && in_ranges (ranges, count, first))
+        {
+          kinds->kind[row] = TABLE;
+          kinds->key[row] = first;
+        }
+      else if (is_tree_node (heap, at, length, mem, &hint, word, swap))
+        kinds->kind[row] = TREE;
+      else if (is_list_node (heap, at, length, mem, &hint, word, swap))
+        kinds->kind[row] = LIST;
+    }
+  return 1;
+}
+
+/* Tell the kinds of blocks from their own first words. RANGES are COUNT pairs, ascending: what a
+   table of virtual functions can be in. */
+EXPORT int
+hg_by_words (const struct heap *heap, struct kinds *kinds, const u64 *ranges, u64 count)
+{
+#define WORDS(w, s) by_words (heap, kinds, ranges, count, w, s)
+  FOR_EACH_MACHINE (WORDS, heap->word, heap->swap);
+#undef WORDS
+}
+
+INLINE int
+by_key (const struct heap *heap, struct kinds *kinds, u64 offset, const u64 *keys, u64 count,
+        int word, int swap)
+{
+  FOR_EACH_BLOCK (heap, word)
+    {
+      if (kinds->kind[row] || length < (u64) word || offset > length - word)
+        continue;
+      u64 value = load (at + offset, word, swap) & heap->mask, low = 0, high = count;
+      while (low < high)
+        {
+          u64 middle = (low + high) / 2;
+          if (keys[middle] < value)
+            low = middle + 1;
+          else
+            high = middle;
+        }
+      if (low < count && keys[low] == value)
+        {
+          kinds->kind[row] = KEYED;
+          kinds->key[row] = value;
+        }
+    }
+  return 1;
+}
+
+/* Tell the kinds of the blocks whose word at OFFSET is one of KEYS, which ascend. */
+EXPORT int
+hg_by_key (const struct heap *heap, struct kinds *kinds, u64 offset, const u64 *keys, u64 count)
+{
+#define KEY(w, s) by_key (heap, kinds, offset, keys, count, w, s)
+  FOR_EACH_MACHINE (KEY, heap->word, heap->swap);
+#undef KEY
+}
+
+INLINE int
+is_text (const u8 *at, u64 length)
+{
+  u64 run = 0;
+  while (run < length
+         && ((at[run] >= 32 && at[run] < 127) || at[run] == 9 || at[run] == 10 || at[run] == 13))
+    run++;
+  return run >= LEAST_TEXT && run < length && !at[run];
+}
+
+INLINE int
+are_zeros (const u8 *at, u64 length)
+{
+  return !at[0] && !memcmp (at, at + 1, length - 1);
+}
+
+INLINE int
+are_pointers (const struct heap *heap, const u8 *at, u64 length, const struct part **hint, int word,
+              int swap)
+{
+  u64 found = 0;
+  int start;
+  for (u64 offset = 0; length - offset >= (u64) word; offset += word)
+    {
+      u64 value = load (at + offset, word, swap);
+      if (!value)
+        continue;
+      if (row_of (heap, value, hint, word, &start) < 0)
+        return 0;
+      found++;
+    }
+  return found > 1;
+}
+
+INLINE int
+by_contents (const struct heap *heap, struct kinds *kinds, int word, int swap)
+{
+  const struct part *hint = heap->parts;
+  FOR_EACH_BLOCK (heap, word)
+    {
+      if (kinds->kind[row] || !length)
+        continue;
+      if (is_text (at, length))
+        kinds->kind[row] = TEXT;
+      else if (are_zeros (at, length))
+        kinds->kind[row] = ZEROS;
+      else if (are_pointers (heap, at, length, &hint, word, swap))
+        kinds->kind[row] = POINTERS;
+    }
+  return 1;
+}
+
+/* Tell text, zeros and arrays of pointers among the rest. */
+EXPORT int
+hg_by_contents (const struct heap *heap, struct kinds *kinds)
+{
+#define CONTENTS(w, s) by_contents (heap, kinds, w, s)
+  FOR_EACH_MACHINE (CONTENTS, heap->word, heap->swap);
+#undef CONTENTS
+}
+
+/* Groups of blocks in use that are alike: a hash table of ROOM entries, a power of two. */
+struct tally
+{
+  u64 *key, *size, *count, *row;
+  u8 *kind, *state;
+  u64 room, used;
+};
+
+/* Count the blocks in use by kind, key, size and state, from row *FROM on; each group has its first
+   row. Stops before a row for which there is no room: that is then in *FROM. */
+EXPORT int
+hg_tally (const struct heap *heap, const struct kinds *kinds, struct tally *tally, u64 *from)
+{
+  for (const struct part *part = heap->parts; part < heap->parts + heap->count; part++)
+    for (u64 at = *from > part->row ? *from - part->row : 0; at < part->rows; at++)
+      {
+        u64 row = part->row + at, size = part->sizes[at] & ~(u64) SIZE_BITS;
+        u8 kind = kinds->kind[row], state = part->states[at];
+        if (!in_use (state))
+          continue;
+        u64 key = kinds->key[row], hash = (key ^ size << 8 ^ kind ^ (u64) state << 5);
+        u64 slot = (hash * 0x9E3779B97F4A7C15u) >> 32 & (tally->room - 1);
+        while (tally->count[slot]
+               && (tally->key[slot] != key || tally->size[slot] != size || tally->kind[slot] != kind
+                   || tally->state[slot] != state))
+          slot = (slot + 1) & (tally->room - 1);
+        if (!tally->count[slot])
+          {
+            if (tally->used >= tally->room / 2)
+              {
+                *from = row;
+                return 0;
+              }
+            tally->used++;
+            tally->key[slot] = key;
+            tally->size[slot] = size;
+            tally->kind[slot] = kind;
+            tally->state[slot] = state;
+            tally->row[slot] = row;
+          }
+        tally->count[slot]++;
+      }
+  return 1;
 }

@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from .buffer import Buffer, Chain, Places
+from .kinds import Requests
 from .loops_graph import LoopsGraph
-from .rows import Rows
+from .loops_kinds import LoopsKinds
+from .rows import Numbered, Rows
 
 PREV_INUSE, SIZE_BITS = 1, 7
 USED, CORRUPT, UNKNOWN = 0, 7, 8
@@ -199,3 +201,9 @@ def words_between(buffer: Buffer, low: int, high: int, mask: int) -> list[int]:
 def make_graph(parts: Sequence[Rows], word: int, swap: bool, mask: int) -> LoopsGraph:
     """Return the blocks of *parts* as a graph; *mask*: what of a word is an address."""
     return LoopsGraph(parts, word, swap, mask)
+
+
+def make_kinds(graph: Numbered, requests: Requests) -> LoopsKinds:
+    """Return the kinds of a graph's blocks, none of which is told yet."""
+    assert isinstance(graph, LoopsGraph)
+    return LoopsKinds(graph, requests)

@@ -24,7 +24,7 @@ class LoopsGraph(Numbered):
         super().__init__(parts, word, swap, mask)
         self._lows = [part.low for part in self.parts]
 
-    def _row_of(self, pointer: int) -> tuple[int, bool] | None:
+    def row_of(self, pointer: int) -> tuple[int, bool] | None:
         """Return the row of the block that a word refers to, and whether to its start."""
         chunk = (pointer & self.mask) - 2 * self.word
         number = bisect_right(self._lows, chunk) - 1
@@ -48,19 +48,23 @@ class LoopsGraph(Numbered):
         mask = self.mask
         for value in words.tolist():
             if low <= value & mask < high:
-                found = self._row_of(value)
+                found = self.row_of(value)
                 if found is not None:
                     yield found
 
-    def _words_of(self, row: int) -> memoryview:
-        """Return the words of a row's block, as far as the buffer has them."""
+    def bytes_of(self, row: int) -> memoryview:
+        """Return the bytes of a row's block, as far as the buffer has them."""
         part, at = self.place(row)
         size = part.sizes[at] & ~SIZE_BITS
         offset = part.addresses[at] + 2 * self.word - part.buffer.base
         if offset < 0 or size <= part.less:
             return memoryview(b"")
-        data = part.buffer.data[offset : offset + size - part.less]
-        return Buffer(data, 0, self.word, part.buffer.order).words
+        return part.buffer.data[offset : offset + size - part.less]
+
+    def words_of(self, row: int) -> memoryview:
+        """Return the words of a row's block, as far as the buffer has them."""
+        part, _ = self.place(row)
+        return Buffer(self.bytes_of(row), 0, self.word, part.buffer.order).words
 
     def mark(
         self, roots: Iterable[Buffer], interior: bool, without: int | None = None
@@ -90,7 +94,7 @@ class LoopsGraph(Numbered):
 
         def drain(way: int) -> None:
             while waiting:
-                take(self._words_of(waiting.pop()), way)
+                take(self.words_of(waiting.pop()), way)
 
         for root in roots:
             skip = -root.base % self.word
@@ -123,7 +127,7 @@ class LoopsGraph(Numbered):
         for row in queue:
             if from_[target]:
                 break
-            spread(self._words_of(row), row + 1)
+            spread(self.words_of(row), row + 1)
         return from_
 
     def select(self, reached: bytearray, state: int, way: int) -> array[int]:
@@ -145,7 +149,7 @@ class LoopsGraph(Numbered):
         """
         sources, ends, inside = array("I"), array("I"), bytearray()
         for source in rows:
-            for row, start in self._references(self._words_of(source)):
+            for row, start in self._references(self.words_of(source)):
                 if wanted[row]:
                     sources.append(source)
                     ends.append(row)
