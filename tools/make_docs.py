@@ -64,6 +64,7 @@ SAMPLES: dict[str, tuple[Sample, ...]] = {
             ("0x7ffff00008e0", "--path", "--tree"),
         ),
     ),
+    "types": (Sample(("--limit", "6")),),
     "vis": (Sample(("0x5555555652d0", "3")),),
     "replay": (
         Sample(("fixtures/traces/2.36/random-1.jsonl.xz",), "", "What a real 2.36 answered:"),

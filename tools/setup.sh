@@ -8,7 +8,7 @@ what=${1:-test}
 python=${PYTHON:-python3}
 
 demo="python3 python3-venv gdb gcc libc6-dev libc6-dbg make"
-tests="$demo gcc-multilib libc6-dev-i386 binutils strace gdbserver xz-utils zstd lz4 debian-archive-keyring"
+tests="$demo gcc-multilib g++-multilib libc6-dev-i386 binutils strace gdbserver xz-utils zstd lz4 debian-archive-keyring"
 wanted=$demo
 [ "$what" = test ] && wanted=$tests
 [ "$what" = abis ] && wanted="$tests gdb-multiarch"

@@ -27,6 +27,7 @@ from heapglass.table import Answer
 
 from .expressions import evaluate_in_gdb
 from .parameters import Settings
+from .printed import GdbTypes
 from .source import NO_TARGET, GdbSource, open_source
 
 DEBUG = "HEAPGLASS_DEBUG"  # in the environment: a fault of heapglass is shown as Python has it
@@ -103,6 +104,7 @@ class Runner:
             target = locate(source, self._settings.overrides()) if source else None
             if target is not None:
                 target.tools = {"gdb": gdb.VERSION}
+                target.types = GdbTypes()
             answer = ask(self._command, target, request)
             for text in in_blocks(_output(answer, request, self._settings)):
                 gdb.write(text)

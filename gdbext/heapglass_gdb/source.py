@@ -16,8 +16,9 @@ from heapglass.targets import OpenOptions, open_target
 from heapglass.targets.files import FileFinder
 from heapglass.targets.modules import ModuleFinder
 from heapglass.targets.process import ProcessSource
-from heapglass.targets.symbols import SymbolFinder
+from heapglass.targets.symbolfinder import SymbolFinder
 
+from .frames import frame_at
 from .memory import GdbMemory
 from .threads import read_threads
 
@@ -27,6 +28,7 @@ _MAPPING = re.compile(
     r"^[ \t]*0x([0-9a-f]+)[ \t]+0x([0-9a-f]+)[ \t]+0x[0-9a-f]+[ \t]+0x([0-9a-f]+)[ \t]*(.*)$",
     re.M,
 )
+_SYMBOL = re.compile(r"(\S.*?)(?: \+ (\d+))? in section ")
 _AUXV = re.compile(r"^(\d+)\s+AT_\S+\s+.*?\s(0x[0-9a-f]+|\d+)$", re.M)
 _ABIS = (
     (r"^i386:x64-32", "x32", 4),
@@ -130,10 +132,19 @@ class _Numbered:
         self.auxv, self.modules = source.auxv, source.modules
         self.parts = source.parts
         self.symbols, self.file_bytes = source.symbols, source.file_bytes
+        self._symbol_at = source.symbol_at
 
     def threads(self) -> Sequence[Thread]:
         """Return the threads, ascending by id."""
         return self._threads
+
+    def symbol_at(self, address: int) -> Symbol | None:
+        """Return the symbol that an address lies in, of the files, else of what gdb knows."""
+        return self._symbol_at(address) or gdb_symbol_at(address)
+
+    def frame_at(self, thread: int, address: int) -> str:
+        """Return the variable and the function of a thread's frame, as far as gdb knows them."""
+        return frame_at(thread, address)
 
 
 class _LiveSource(_Numbered):
@@ -200,6 +211,14 @@ class _RemoteSource:
         """Return the symbols of the files at hand, then gdb's own."""
         return [*self._symbols.symbols(name), *gdb_symbols(name)]
 
+    def symbol_at(self, address: int) -> Symbol | None:
+        """Return the symbol that an address lies in, of the files at hand, else gdb's own."""
+        return self._symbols.at(address) or gdb_symbol_at(address)
+
+    def frame_at(self, thread: int, address: int) -> str:
+        """Return the variable and the function of a thread's frame, as far as gdb knows them."""
+        return frame_at(thread, address)
+
     def file_bytes(self, module: Module, pattern: bytes, limit: int) -> bytes | None:
         """Return bytes of a file that is at hand, or as loaded."""
         return self._symbols.file_bytes(module, pattern, limit)
@@ -225,6 +244,19 @@ def gdb_symbols(name: str) -> list[Symbol]:
     except (gdb.error, RuntimeError):
         return []
     return [Symbol(name, address, 0, "symbol", "")]
+
+
+def gdb_symbol_at(address: int) -> Symbol | None:
+    """Return the symbol that gdb itself knows at an address."""
+    try:
+        said = gdb.execute(f"info symbol {address:#x}", to_string=True)
+    except gdb.error:
+        return None
+    found = _SYMBOL.match(said)
+    if found is None:
+        return None
+    name, offset = found[1], int(found[2] or 0)
+    return Symbol(name, address - offset, 0, "symbol", "")
 
 
 def _machine(inferior: gdb.Inferior) -> Machine:

@@ -267,6 +267,26 @@ COMMANDS: tuple[Command, ...] = (
         examples=("refs 0x5555555592a0", "refs 0x5555555592a0 --path --tree --depth 2"),
     ),
     Command(
+        "types",
+        "what fills the heap, by type: C++ classes, containers, text",
+        views.types,
+        (
+            Argument("type", "only the blocks of this type, each by itself"),
+            Argument(
+                "--as",
+                "print blocks as a type of the program's debug information (in gdb)",
+                metavar="TYPE",
+            ),
+        ),
+        help="A class is told by its table of virtual functions (its symbol, else the name in its "
+        "RTTI); buffers of vectors, strings, deques and hash tables by the words that hold them, "
+        "where the request that these mean is one of the chunk's size; nodes of maps and lists by "
+        "neighbours that lead back (libstdc++'s layouts); text, zeros and pointers by the bytes; "
+        "CPython's objects by ob_type. The rest comes by size. --as takes the blocks of that "
+        "type, or else those of its size that nothing tells.",
+        examples=("types", "types 'Shape<int>'", "types --as 'struct node'"),
+    ),
+    Command(
         "vis",
         "memory drawn chunk by chunk",
         views.vis,

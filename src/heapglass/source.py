@@ -118,6 +118,14 @@ class Source(Protocol):
         """Return every definition of *name*, the most trusted first (.symtab, debug file, …)."""
         ...
 
+    def symbol_at(self, address: int) -> Symbol | None:
+        """Return the symbol that an address lies in; None if none is known."""
+        ...
+
+    def frame_at(self, thread: int, address: int) -> str:
+        """Return what stands at an address of a thread's stack: "line in main ()", if known."""
+        ...
+
     def file_bytes(self, module: Module, pattern: bytes, limit: int) -> bytes | None:
         """Return up to *limit* bytes of the module's read-only data, from where *pattern* is.
 

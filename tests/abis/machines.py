@@ -69,7 +69,14 @@ def build(runtime: Runtime, program: str, folder: Path = BUILT) -> Path:
     libraries = [runtime.libdir / name for name in ("libpthread.so.0", "libc.so.6")]
     own = CROSS / "usr" / triple
     command = [
-        *(str(compiler), *CFLAGS, str(SOURCES / f"{program}.c"), "-o", str(unfinished)),
+        *(
+            str(compiler),
+            "-std=gnu11",
+            *CFLAGS,
+            str(SOURCES / f"{program}.c"),
+            "-o",
+            str(unfinished),
+        ),
         *("-isystem", str(own / "include"), "-B", str(own / "lib")),
         *(f"-Wl,--dynamic-linker={runtime.loader}", f"-Wl,-rpath,{runtime.libdir}"),
         *("-nodefaultlibs", "-Wl,--as-needed", "-Wl,--build-id"),

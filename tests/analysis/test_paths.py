@@ -48,6 +48,7 @@ def test_the_way_from_a_root_is_a_shortest(made: HeldHeap):
         "kind": "stack",
         "address": hex(STACK + 0x900),
         "name": "[stack]",
+        "symbol": None,
         "thread": 7,
     }
     numbers = [made.chunks.index(int(row["chunk"], 16)) for row in found["path"]]

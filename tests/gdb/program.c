@@ -50,6 +50,7 @@ main (void)
   for (int i = 0; i < 4; i++)
     blocks[i] = memset (malloc (2000), 'a' + i, 2000);
   free (blocks[1]);
+  struct node *volatile held = first->next;
   pthread_barrier_init (&finished, NULL, 2);
   pthread_create (&thread, NULL, worker, &finished);
   pthread_barrier_wait (&finished);
@@ -57,5 +58,5 @@ main (void)
   while (waits)
     ;
   pthread_barrier_wait (&finished);
-  return pthread_join (thread, NULL);
+  return pthread_join (thread, NULL) + (held == NULL);
 }

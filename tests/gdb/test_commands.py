@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -307,3 +308,40 @@ def test_a_fault_of_heapglass_is_one_line(program: Path):
 
     assert said.startswith("a fault in heapglass: IndexError: list index out of range")
     assert said.count("\n") == 1
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("live", [True, False], ids=["live", "core"])
+def test_references_have_the_names_of_variables(live: bool, program: Path, core: Path):
+    stop = [LOAD, *STOPPED] if live else [LOAD, f"core-file {core}"]
+    (variable, local) = answers(["heap refs first --json", "heap refs first->next"], stop, program)
+
+    kinds = {ref["kind"]: ref for ref in json.loads(variable)["refs"]}
+    assert kinds["global"]["symbol"] == "first"
+    assert re.search(r"stack of thread .*: held in main \(\)", local)
+
+
+def test_a_stack_without_debug_information_has_its_function(program: Path, tmp_path: Path):
+    plain = tmp_path / "plain"
+    subprocess.run(["strip", "--strip-debug", program, "-o", plain], check=True)
+    (said,) = answers(["heap refs *(long*)&first"], [LOAD, *STOPPED], plain)
+
+    assert "first (" in said
+
+
+@pytest.mark.parametrize("live", [True, False], ids=["live", "core"])
+def test_blocks_as_a_type_of_the_program(live: bool, program: Path, core: Path):
+    stop = [LOAD, *STOPPED] if live else [LOAD, f"core-file {core}"]
+    (found, text) = answers(
+        ["heap types --as 'struct node' --json", "heap types --as 'struct node'"], stop, program
+    )
+
+    values = [block["value"] for block in json.loads(found)["blocks"]]
+    assert sum(value.startswith("{next = 0x") for value in values) >= 3
+    assert "{next = " in text
+    assert complaint("heap types --as nope", stop, program) == (
+        "no type 'nope' in the program's debug information "
+        "(ptype shows what gdb knows; load the program with its symbols)\n"
+    )

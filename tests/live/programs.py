@@ -19,7 +19,7 @@ RELEASES = ("2.31", "2.36", "2.41", "2.43", "2.44")
 ARCHES = ("amd64", "i386")
 
 CFLAGS = (
-    *("-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror"),
+    *("-O1", "-g", "-Wall", "-Wextra", "-Werror"),
     *("-fno-builtin", "-fno-stack-protector", "-pthread"),
 )
 MACHINE = {"amd64": "-m64", "i386": "-m32"}
@@ -161,7 +161,7 @@ def build(runtime: Runtime, program: str, linkage: str = "shared", folder: Path 
     :raises subprocess.CalledProcessError: if the compiler refuses.
     """
     result = folder / runtime.name / linkage / program
-    sources = [SOURCES / f"{program}.c", *SOURCES.glob("*.h"), Path(__file__)]
+    sources = [_source(program), *SOURCES.glob("*.h"), Path(__file__)]
     if result.exists() and result.stat().st_mtime > max(f.stat().st_mtime for f in sources):
         return result
     result.parent.mkdir(parents=True, exist_ok=True)
@@ -205,7 +205,7 @@ def _static_compiler(runtime: Runtime, program: str, linkage: str, result: Path)
     threads = [place / "libpthread.a"] if (place / "libpthread.a").stat().st_size > 64 else []
     wrapped = ("malloc", "calloc", "realloc", "memalign", "free")
     return [
-        *("gcc", machine, *CFLAGS, "-DSTATIC_PROGRAM", "-nostdlib", "-Wl,--build-id"),
+        *("gcc", "-std=gnu11", machine, *CFLAGS, "-DSTATIC_PROGRAM", "-nostdlib", "-Wl,--build-id"),
         *(("-static-pie", "-fPIE") if pie else ("-static", "-fno-pie")),
         *(f"-Wl,--wrap={name}" for name in wrapped),
         *(str(place / ("rcrt1.o" if pie else "crt1.o")), str(place / "crti.o")),
@@ -221,15 +221,41 @@ def _compiler(runtime: Runtime, program: str, result: Path) -> list[str]:
     # The release's own libraries by name: -lc would take the machine's, whose symbol versions
     # may be newer. Until 2.33 threads are a library apart.
     libraries = [runtime.libdir / name for name in ("libpthread.so.0", "libc.so.6")]
+    source = _source(program)
     return [
-        *("gcc", MACHINE[runtime.arch], *CFLAGS, str(SOURCES / f"{program}.c"), "-o", str(result)),
+        *(
+            *_LANGUAGE[source.suffix],
+            MACHINE[runtime.arch],
+            *CFLAGS,
+            str(source),
+            "-o",
+            str(result),
+        ),
         *(f"-Wl,--dynamic-linker={runtime.loader}", f"-Wl,-rpath,{runtime.libdir}"),
         *("-nodefaultlibs", "-Wl,--as-needed"),
+        *(_of_cxx(runtime) if source.suffix == ".cc" else []),
         *(str(library) for library in libraries if library.exists()),
         *(str(runtime.loader), "-lgcc"),
         # dlmopen is in a library apart, also until 2.33; its file is there later, too, and empty.
         *([str(runtime.libdir / "libdl.so.2")] if program == "namespaces" else []),
     ]
+
+
+_LANGUAGE = {".c": ("gcc", "-std=gnu11"), ".cc": ("g++", "-std=gnu++17")}
+
+
+def _source(program: str) -> Path:
+    """The file of a program, in C or in C++."""
+    found = [SOURCES / f"{program}{suffix}" for suffix in _LANGUAGE]
+    return next(path for path in found if path.exists())
+
+
+def _of_cxx(runtime: Runtime) -> list[str]:
+    """The C++ library inside of the program: each release has the machine's own, as it can be."""
+    before = [int(part) for part in runtime.glibc.split(".")] < [2, 32]
+    own = ["-DBEFORE_2_32"] if before else []
+    math = [str(path) for path in [runtime.libdir / "libm.so.6"] if path.exists()]
+    return [*own, "-Wl,--no-as-needed", "-l:libstdc++.a", *math, "-lgcc_eh", "-lgcc"]
 
 
 def wait_for_report(fifo: Path, report: Path) -> None:

@@ -75,6 +75,14 @@ class ModelSource:
     def symbols(self, name: str) -> Sequence[Symbol]:
         return []
 
+    def symbol_at(self, address: int) -> Symbol | None:
+        """Return nothing: no file was loaded."""
+        return None
+
+    def frame_at(self, thread: int, address: int) -> str:
+        """Return nothing: there are no stacks."""
+        return ""
+
     def file_bytes(self, module: Module, pattern: bytes, limit: int) -> bytes | None:
         if self._banner is None:
             return None

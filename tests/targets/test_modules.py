@@ -11,6 +11,7 @@ from elftools.elf.elffile import ELFFile
 from heapglass.source import Symbol
 from heapglass.targets import CoreSource, OpenOptions
 from heapglass.targets.elf import Header, read_header
+from heapglass.targets.nearest import Nearest
 from heapglass.targets.symbols import MOST_FOUND, SymbolTable, read_tables
 
 from .build import MACHINES, PAGE, SHAPES, Core, Load, open_bytes
@@ -400,3 +401,39 @@ def test_a_damaged_file_has_symbols_or_none_and_no_traceback(library: Library) -
 def test_every_abi_has_its_word_and_order() -> None:
     for abi, (_, word, order) in MACHINES.items():
         assert header_of(abi).machine == (abi, word, order)
+
+
+def test_symbols_by_address(library: Library, tmp_path: Path) -> None:
+    root = library.in_root(tmp_path, library.full)
+    with core_of(library.full, tmp_path, options(root)) as source:
+        where = BASE + library.value("main_arena")
+        arena = Symbol("main_arena", where, 32, "symbol", PATH)
+        assert source.symbol_at(where) == source.symbol_at(where + 31) == arena
+        assert source.symbol_at(where + 32) != arena
+        assert source.symbol_at(BASE - 1) is None
+        assert source.symbol_at(1 << 62) is None
+        assert source.frame_at(1, where) == ""
+
+
+@pytest.mark.parametrize("abi", SHAPES)
+def test_symbols_of_a_table_by_their_addresses(abi: str) -> None:
+    core = Core(abi)
+    names = b"\0one\0two@@V2\0three\0tls\0"
+    rows = b""
+    for name, value, size, kind in (
+        *((b"three", 0x3000, 0, 1), (b"one", 0x1000, 0x10, 1), (b"two", 0x1010, 0x20, 2)),
+        (b"tls", 0x1000, 0x1000, 6),
+    ):
+        at = names.index(name)
+        if core.word == 8:
+            rows += core.pack("IBBHQQ", at, kind, 0, 3, value, size)
+        else:
+            rows += core.pack("IIIBBH", at, value, size, kind, 0, 3)
+    index = Nearest(SymbolTable(memoryview(rows), names, (0, len(names)), header_of(abi)))
+    assert index.find(0x1000) == index.find(0x100F) == ("one", 0x1000, 0x10)
+    assert index.find(0x1010) == index.find(0x102F) == ("two", 0x1010, 0x20)
+    assert index.find(0x1030) is None
+    assert index.find(0x2FFF) is None
+    assert index.find(0x3000) == index.find(0x3000 + 0x8000) == ("three", 0x3000, 0)
+    assert index.find(0x3000 + 0x20000) is None
+    assert index.find(0) is None

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..errors import BadRequest
 from ..glibc.layout import SIZE_BITS
-from ..heap.columns import MMAPPED, USED, Columns
+from ..heap.columns import MMAPPED, UNKNOWN, USED, Columns
 from ..heap.heap import Heap
 from ..heap.mmapped import MmappedChunk
 from ..heap.segments import Segment
@@ -61,7 +61,7 @@ class Leaks:
     interior: bool  # whether pointers to the inside of a block count
     leaked: array[int]  # rows, ascending
     possibly: array[int]  # rows that only an interior pointer holds
-    totals: dict[str, Sum] = field(default_factory=dict)  # leaked, unreferenced, possibly
+    totals: dict[str, Sum] = field(default_factory=dict)  # leaked, unreferenced, possibly, unknown
     heads: list[Head] = field(default_factory=list)
 
 
@@ -158,6 +158,9 @@ def find_leaks(heap: Heap, interior: bool = True) -> Leaks:
         "unreferenced": sum_of(graph, [head.row for head in found.heads if not head.cycle]),
         "possibly": sum_of(graph, found.possibly),
     }
+    unknown = graph.select(reached, UNKNOWN, NOT_REACHED)
+    if unknown:
+        found.totals["unknown"] = sum_of(graph, unknown)
     return found
 
 

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..heap.heap import Chunk, Heap
+from ..heap.target import Near
 from ..native import words_between
+from .demangle import demangle
 from .roots import Root, Roots, find_roots, root_buffers
 from .search import Hit, find_pointers
 
@@ -21,6 +23,7 @@ class Reference(NamedTuple):
     name: str = ""  # of a register, or the file
     offset: int | None = None  # in the stack from its pointer on, in the file, in the chunk's mem
     chunk: Chunk | None = None  # that holds it
+    symbol: str = ""  # a variable's name, or what gdb calls the place on a stack; see `named`
 
 
 def find_references(heap: Heap, low: int, high: int) -> Iterator[Reference]:
@@ -49,6 +52,23 @@ def find_root_references(heap: Heap, roots: Roots, low: int, high: int) -> Itera
         for address in words_between(buffer, low, high, mask):
             value = int(buffer.words[(address - buffer.base) // word])
             yield _of_root(root, address, value, stacks.get(root.thread or 0))
+
+
+def named(heap: Heap, one: Reference) -> Reference:
+    """Return a reference with the name of the variable that it stands in, as far as it is known."""
+    if one.kind == "global" and one.address is not None:
+        return one._replace(symbol=symbol_text(heap.target.symbol_at(one.address)))
+    if one.kind == "stack" and one.address is not None and one.thread is not None:
+        return one._replace(symbol=heap.target.frame_at(one.thread, one.address))
+    return one
+
+
+def symbol_text(near: Near | None) -> str:
+    """Return "name" or "name+0x8", the name as it is written in C++; empty for none."""
+    if near is None:
+        return ""
+    name = demangle(near.name)
+    return f"{name}+{near.offset:#x}" if near.offset else name
 
 
 def _owned(heap: Heap, hit: Hit) -> Hit:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import NotFound
 from ..glibc.layout import Layout
@@ -34,6 +34,41 @@ class Loaded(NamedTuple):
     build_id: str  # hex, empty if not known
     at_hand: bool  # whether the file itself can be read here
     debug_file: bool  # whether a separate debug file was found
+
+
+class Near(NamedTuple):
+    """The symbol that an address lies in."""
+
+    name: str  # as the linker knows it, mangled
+    offset: int  # of the address from where the symbol begins
+    module: str  # the file that it is in
+
+
+def _no_symbol(_address: int) -> Near | None:
+    return None
+
+
+def _no_address(_name: str) -> int | None:
+    return None
+
+
+def _no_frame(_thread: int, _address: int) -> str:
+    return ""
+
+
+class TypePrinter(Protocol):
+    """Who knows the types of the program's debug information: gdb."""
+
+    def size(self, name: str) -> int:
+        """Return the bytes of a type.
+
+        :raises BadRequest: if there is no such type.
+        """
+        ...
+
+    def text(self, name: str, address: int) -> str:
+        """Return what stands at an address as a type, in one line; empty if it cannot be read."""
+        ...
 
 
 class HeapThread(NamedTuple):
@@ -67,6 +102,10 @@ class Target:
     tools: Mapping[str, str] = field(default_factory=dict)  # name to version: "gdb" where it reads
     page_size: int = 4096
     may_tag: bool = False  # whether the machine can tag memory (MTE), as far as is known
+    symbol_at: Callable[[int], Near | None] = _no_symbol
+    address_of: Callable[[str], int | None] = _no_address  # of a variable, by its symbol
+    frame_at: Callable[[int, int], str] = _no_frame  # of a thread's id and an address
+    types: TypePrinter | None = None
     pid: int | None = None
     kind: str = ""
     name: str = ""

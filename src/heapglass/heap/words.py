@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterator
 from typing import Literal, cast
 
@@ -14,6 +15,8 @@ from ..memory import Memory
 from ..native import Buffer
 
 _CODES = {8: "Q", 4: "I", 2: "H", 1: "B"}
+PAGE = 4096  # the smallest; what cannot be read is missing in whole pages
+TRIES = 1 << 10  # reads of a region of which a part is missing
 Order = Literal["little", "big"]
 
 
@@ -123,13 +126,63 @@ class Words:
         return regions[number].start if number < len(regions) else end
 
     def _readable(self, low: int, high: int) -> list[tuple[int, memoryview]]:
-        """Return the readable prefix of a region: a fault names the first byte that is missing."""
-        for _ in range(64):
-            if low >= high:
+        """Return the readable parts of a region, in which pages may be missing (guards of stacks).
+
+        What it begins and ends with is found by bisection; between, parts are divided, the larger
+        ones first, in so many tries.
+        """
+        parts: list[tuple[int, int]] = []
+        first = self._border(low, high, parts)
+        last = self._border(high, first, parts)
+        waiting = deque([(first, last)])
+        for _ in range(TRIES):
+            if not waiting:
                 break
-            try:
-                return [(low, self.memory.view(low, high))]
-            except MemoryFault as fault:
-                middle = fault.address if low < fault.address < high else (low + high) // 2
-                high = middle & -4096
-        return []
+            low, high = waiting.popleft()
+            middle = (low + high) // 2 & -PAGE
+            if self._is_whole(low, high):
+                parts.append((low, high))
+            elif low < middle < high:
+                waiting += [(low, middle), (middle, high)]
+        return self._views(sorted(parts))
+
+    def _views(self, parts: list[tuple[int, int]]) -> list[tuple[int, memoryview]]:
+        """Return the bytes of ranges; those that touch as one, where the memory gives that."""
+        views = []
+        for whole in _joined(parts):
+            touching = [part for part in parts if whole[0] <= part[0] < whole[1]]
+            ranges = [whole] if len(touching) < 2 or self._is_whole(*whole) else touching
+            views += [(low, self.memory.view(low, high)) for low, high in ranges]
+        return views
+
+    def _border(self, near: int, far: int, parts: list[tuple[int, int]]) -> int:
+        """Return how far from *near* towards *far* all can be read, in pages; put it to *parts*."""
+        while abs(far - near) > PAGE:
+            middle = (near + far) // 2 & -PAGE
+            if middle in (near, far):
+                break
+            part = min(near, middle), max(near, middle)
+            if self._is_whole(*part):
+                parts.append(part)
+                near = middle
+            else:
+                far = middle
+        return near
+
+    def _is_whole(self, low: int, high: int) -> bool:
+        try:
+            self.memory.view(low, high)
+        except MemoryFault:
+            return False
+        return True
+
+
+def _joined(parts: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return ranges ascending, those that touch made one."""
+    joined: list[tuple[int, int]] = []
+    for low, high in sorted(parts):
+        if joined and joined[-1][1] == low:
+            joined[-1] = joined[-1][0], high
+        else:
+            joined.append((low, high))
+    return joined

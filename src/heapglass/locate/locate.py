@@ -6,7 +6,7 @@ the writable data of the C library is searched for the invariants of `verify`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from ..glibc.features import IGNORED_TOP_BITS
 from ..glibc.layout import Layout, backported, layout_for
 from ..glibc.releases import Version, parse_version, releases
 from ..heap.arena import read_arena
-from ..heap.target import Loaded, Place, Target
+from ..heap.target import Loaded, Near, Place, Target
 from ..heap.words import Words
 from ..memory import CachedMemory
 from ..source import Module, Source, Symbol
@@ -116,11 +116,31 @@ def _target(
         glibc_how=how,
         page_size=_page_size(source),
         may_tag=_may_tag(source),
+        symbol_at=_near(source),
+        address_of=_address_of(source),
+        frame_at=source.frame_at,
         pid=source.pid,
         kind=source.kind,
         name=source.name,
         warnings=[*source.warnings, *warnings],
     )
+
+
+def _near(source: Source) -> Callable[[int], Near | None]:
+    def near(address: int) -> Near | None:
+        symbol = source.symbol_at(address)
+        if symbol is None:
+            return None
+        return Near(symbol.name, address - symbol.value, symbol.module)
+
+    return near
+
+
+def _address_of(source: Source) -> Callable[[str], int | None]:
+    def address_of(name: str) -> int | None:
+        return next((s.value for s in source.symbols(name) if not s.tls), None)
+
+    return address_of
 
 
 def _page_size(source: Source) -> int:

@@ -29,7 +29,7 @@ from .notes import AT_ENTRY, CoreNotes, read_core_notes
 from .options import OpenOptions
 from .pieces import Backing, Piece, PieceMemory
 from .ranges import Range, dumped_pieces, read_ranges, read_regions
-from .symbols import SymbolFinder
+from .symbolfinder import SymbolFinder
 
 AT_SYSINFO_EHDR = 33
 NOT_DUMPED = "the core left it out"
@@ -153,6 +153,14 @@ class CoreSource:
     def symbols(self, name: str) -> Sequence[Symbol]:
         """Return every definition of *name*; see `SymbolFinder.symbols`."""
         return self._symbols.symbols(name)
+
+    def symbol_at(self, address: int) -> Symbol | None:
+        """Return the symbol that an address lies in; None if none is known."""
+        return self._symbols.at(address)
+
+    def frame_at(self, thread: int, address: int) -> str:  # noqa: ARG002
+        """Return nothing: only gdb unwinds stacks."""
+        return ""
 
     def file_bytes(self, module: Module, pattern: bytes, limit: int) -> bytes | None:
         """Return bytes of a module's file, or of its memory, from *pattern* on."""

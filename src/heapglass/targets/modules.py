@@ -94,6 +94,19 @@ class ModuleFinder:
             self._modules = tuple(self._find())
         return self._modules
 
+    def module_at(self, address: int) -> Module | None:
+        """Return the loaded file that an address lies in; None if it is in none."""
+        modules = self.modules()
+        number = self._image_before(address)
+        if number < 0 or address >= self.images()[number][1].end:
+            return None
+        return modules[number]
+
+    def _image_before(self, address: int) -> int:
+        if self._starts is None:
+            self._starts = [start.start for start, _ in self.images()]
+        return bisect_right(self._starts, address) - 1
+
     def main(self) -> Module | None:
         """Return the program itself; None if it cannot be told."""
         self.modules()
@@ -144,10 +157,7 @@ class ModuleFinder:
 
         "rw-" if that is not known: nothing that may have been written is taken for constant.
         """
-        images = self.images()
-        if self._starts is None:
-            self._starts = [start.start for start, _ in images]
-        number = bisect_right(self._starts, region.start) - 1
+        images, number = self.images(), self._image_before(region.start)
         if number < 0 or images[number][0].path != region.path:
             return "rw-"
         image = images[number][1]

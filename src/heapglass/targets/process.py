@@ -14,7 +14,7 @@ from .files import FileFinder
 from .modules import ModuleFinder
 from .notes import AT_ENTRY, read_auxv
 from .options import OpenOptions
-from .symbols import SymbolFinder
+from .symbolfinder import SymbolFinder
 
 PIECE = 16 << 20  # bytes asked for in one call
 MOST_MAPPINGS = 1 << 21
@@ -205,6 +205,14 @@ class ProcessSource:
     def symbols(self, name: str) -> Sequence[Symbol]:
         """Return every definition of *name*; see `SymbolFinder.symbols`."""
         return self._symbols.symbols(name)
+
+    def symbol_at(self, address: int) -> Symbol | None:
+        """Return the symbol that an address lies in; None if none is known."""
+        return self._symbols.at(address)
+
+    def frame_at(self, thread: int, address: int) -> str:  # noqa: ARG002
+        """Return nothing: only gdb unwinds stacks."""
+        return ""
 
     def file_bytes(self, module: Module, pattern: bytes, limit: int) -> bytes | None:
         """Return bytes of a module's file, or of its memory, from *pattern* on."""

@@ -12,14 +12,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from ..memory import Memory
-from ..source import Module, Symbol
 from .elf import SHT_NOBITS, BadElf, Bytes, Header, Section, read_header, read_sections
-from .files import FileFinder
-from .modules import ModuleFinder
 
 BLOCK = 1 << 18  # symbols that are looked at in one piece
 MOST_NAMES = 1 << 12  # places of the string table that are believed to be one name
+MOST_NAME = 1 << 12  # bytes of a name
 MOST_FOUND = 64  # definitions of one name in one table
 MOST_MINI = 256 << 20  # bytes that .gnu_debugdata may unpack to
 STT_SECTION, STT_FILE, STT_TLS = 3, 4, 6
@@ -51,6 +48,30 @@ class SymbolTable:
         """Return the definitions of *name*; versions ("name@VERSION") count as the name."""
         wanted = self._places(name)
         return [entry for at in self._rows(wanted) for entry in self._entry(at)][:MOST_FOUND]
+
+    def addresses(self, most: int) -> Iterator[tuple[int, int]]:
+        """Yield value and offset of the defined symbols that have an address; of *most* at most."""
+        whole = self._symbols[: most * self._step]
+        wide = self._word == 8
+        for number, fields in enumerate(self._form.iter_unpack(whole)):
+            info, section, value = (
+                (fields[1], fields[3], fields[4]) if wide else (*fields[3:6:2], fields[1])
+            )
+            if section and value and info & 15 not in (STT_SECTION, STT_FILE, STT_TLS):
+                yield value, number * self._step
+
+    def entry(self, at: int) -> Entry | None:
+        """Return the symbol at an offset, None if it is not a defined one."""
+        return next(self._entry(at), None)
+
+    def name_at(self, at: int) -> str:
+        """Return the name of the symbol at an offset, without its version."""
+        low, high = self._span
+        start = low + int(self._form.unpack_from(self._symbols, at)[0])
+        end = min(start + MOST_NAME, high)
+        stop = _find(self._names, b"\0", start, end) if start < high else start
+        raw = bytes(self._names[start : end if stop < 0 else stop])
+        return raw.partition(b"@")[0].decode("utf-8", "replace")
 
     def _places(self, name: str) -> set[int]:
         """Return where the name ends a string, or stands before a version."""
@@ -151,56 +172,3 @@ def _mini_tables(data: Bytes, sections: Sequence[Section]) -> list[NamedTable]:
     except (lzma.LZMAError, EOFError, MemoryError):
         return []
     return [found for found in read_tables(unpacked, mini=False) if found.how == "symbol"]
-
-
-class SymbolFinder:
-    """Finds symbols and bytes in the files of a target's modules; *memory* is asked after them."""
-
-    def __init__(self, modules: ModuleFinder, files: FileFinder, memory: Memory) -> None:
-        self._modules = modules
-        self._files = files
-        self._memory = memory
-        self._tables: dict[tuple[str, str], list[NamedTable]] = {}
-
-    def symbols(self, name: str) -> list[Symbol]:
-        """Return every definition of *name*, the most trusted first.
-
-        C libraries and the program are asked; the other modules only if those do not know it, and
-        libc_malloc_debug, which has an unused main_arena of its own, after all others.
-        """
-        ranked = self._modules.ranked()
-        likely = [m for m in ranked if self._modules.rank(m) < 2]
-        found = [symbol for module in likely for symbol in self.of_module(module, name)]
-        for module in ranked[len(likely) :] if not found else ():
-            found += self.of_module(module, name)
-        return sorted(found, key=lambda symbol: symbol.how == "dynsym")
-
-    def of_module(self, module: Module, name: str) -> list[Symbol]:
-        """Return the definitions of *name* in one module, the most trusted first."""
-        found: dict[tuple[int, bool], Symbol] = {}
-        for how, table in self._tables_of(module):
-            for entry in table.find(name):
-                tls = entry.type == STT_TLS
-                value = entry.value if tls else entry.value + module.base
-                symbol = Symbol(name, value, entry.size, how, module.path, tls)
-                found.setdefault((value, tls), symbol)
-        return list(found.values())
-
-    def _tables_of(self, module: Module) -> list[NamedTable]:
-        key = (module.file, module.debug_file)
-        if key not in self._tables:
-            tables: list[NamedTable] = []
-            for file in key:
-                data = self._files.open(file) if file else None
-                tables += read_tables(data) if data is not None else []
-            self._tables[key] = sorted(tables, key=lambda table: table.how == "dynsym")
-        return self._tables[key]
-
-    def file_bytes(self, module: Module, pattern: bytes, limit: int) -> bytes | None:
-        """Return up to *limit* bytes of a module, from *pattern* on: of the file, or as loaded."""
-        data = self._files.open(module.file) if module.file else None
-        if data is not None:
-            at = data.find(pattern)
-            if at >= 0:
-                return data[at : at + limit]
-        return self._modules.search(module, pattern, limit, self._memory)

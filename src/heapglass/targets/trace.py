@@ -84,6 +84,14 @@ class TraceSource:
             return []
         return [Symbol(name, address, 0, "symbol", LIBC)]
 
+    def symbol_at(self, address: int) -> Symbol | None:  # noqa: ARG002
+        """Return nothing: no file was loaded."""
+        return None
+
+    def frame_at(self, thread: int, address: int) -> str:  # noqa: ARG002
+        """Return nothing: there are no stacks."""
+        return ""
+
     def file_bytes(self, module: Module, pattern: bytes, limit: int) -> bytes | None:  # noqa: ARG002
         """Return the banner of the simulated library, if that is what is looked for."""
         banner = b"GNU C Library (the model) stable release version " + self._release.encode()

@@ -9,6 +9,7 @@ from .questions import find, link, size, whatis
 from .refs import refs
 from .replay import replay_trace
 from .stats import stats
+from .types import types
 from .vis import vis
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "size",
     "stats",
     "tcache",
+    "types",
     "vis",
     "whatis",
 ]

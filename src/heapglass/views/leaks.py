@@ -77,6 +77,7 @@ _NOTES = {
     "leaked": "nothing leads to them",
     "unreferenced": "of these: no other leaked block points to them",
     "possibly": "only pointers to the inside of a block lead to them",
+    "unknown": "nothing leads to them; they may be leaked, or cached and free",
 }
 _GROUP_COLUMNS = (
     Column("count", "blocks", Kind.COUNT),

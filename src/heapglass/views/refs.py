@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..analysis.paths import Branch, Path, find_held, find_path
-from ..analysis.refs import Reference, find_references
+from ..analysis.refs import Reference, find_references, named
 from ..errors import BadRequest, MemoryFault
 from ..heap.heap import Heap
 from ..heap.target import Target
@@ -33,6 +33,7 @@ _REF_COLUMNS = (
     Column("kind", "what"),
     Column("address", "at", Kind.ADDRESS),
     Column("name", "name", in_text=False),
+    Column("symbol", "symbol", in_text=False),
     Column("thread", "thread", in_text=False),
     Column("chunk", "chunk", Kind.ADDRESS, in_text=False),
     Column("offset", "offset", Kind.COUNT, in_text=False),
@@ -56,7 +57,7 @@ def refs(target: Target, request: Any) -> Answer:
     ]
     found = list(find_references(heap, mem, mem + usable))
     limit = row_limit(request, TEXT_ROWS)
-    rows = [_reference_row(heap, one, mem) for one in found[:limit]]
+    rows = [_reference_row(heap, named(heap, one), mem) for one in found[:limit]]
     parts: list[Part] = [
         Facts("chunk", facts),
         Table("refs", _REF_COLUMNS, rows, "who points to it", "nothing points to it"),
@@ -89,6 +90,7 @@ def _reference_row(heap: Heap, one: Reference, mem: int) -> Sequence[Any]:
         one.kind,
         address(one.address),
         one.name or Absent.NONE,
+        one.symbol or Absent.NONE,
         Absent.NONE if one.thread is None else one.thread,
         address(one.chunk.address if one.chunk else None),
         Absent.NONE if one.offset is None else one.offset,
@@ -104,9 +106,11 @@ def _where(heap: Heap, one: Reference) -> str:
     if one.kind == "register":
         return f"{one.name} of thread {thread_text(heap, one.thread)}"
     if one.kind == "stack":
-        return f"stack of thread {thread_text(heap, one.thread)}, sp + {one.offset or 0:#x}"
+        place = f"stack of thread {thread_text(heap, one.thread)}, sp + {one.offset or 0:#x}"
+        return f"{place}: {one.symbol}" if one.symbol else place
     if one.kind == "global":
-        return f"{one.name.rpartition('/')[2]}+{one.offset or 0:#x}"
+        place = f"{one.name.rpartition('/')[2]}+{one.offset or 0:#x}"
+        return f"{one.symbol} ({place})" if one.symbol else place
     if one.chunk is not None and one.offset is not None:
         inside = f"mem + {one.offset:#x}" if one.offset >= 0 else f"mem - {-one.offset:#x}"
         return f"chunk {one.chunk.address:#x}, {inside}"
@@ -130,12 +134,12 @@ def _path(heap: Heap, path: Path | None) -> Iterator[Part]:
         yield Data("root", None)
         yield Table("path", _PATH_COLUMNS, (), title, "no root leads to it: it is leaked")
         return
-    one = path.root
+    one = None if path.root is None else named(heap, path.root)
     if one is None:
         yield Data("root", None)
     else:
         root = {"kind": one.kind, "address": address(one.address), "name": one.name or None}
-        yield Data("root", {**root, "thread": one.thread})
+        yield Data("root", {**root, "symbol": one.symbol or None, "thread": one.thread})
         yield Lines([[Tag("from "), Tag(_where(heap, one))]], title)
     header = heap.layout.header
     rows = (
