@@ -84,6 +84,7 @@ layouts: setup-test
 
 docs: setup-test
 	@HEAPGLASS_NATIVE=1 $(PY) tools/make_docs.py
+	@$(PY) tools/make_export_doc.py >/dev/null
 
 bench: setup-demo
 	@$(PY) bench/million.py

@@ -344,3 +344,14 @@ def test_a_terminal_that_knows_ascii_only_gets_all_of_the_answer():
 
     assert r"\u2026 " in done.stdout
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_listing_alone_for_other_programs(run: Run):
+    ran = run("chunks", CORE, *WHERE, "--format", "jsonl", "--limit", "3")
+    rows = [json.loads(line) for line in ran.out.splitlines()]
+    assert [row["state"] for row in rows] == ["used", "fast", "tcache"]
+    assert all(line.startswith("heapglass: ") for line in ran.err.splitlines())
+    ran = run("leaks", CORE, *WHERE, "--format", "csv", "--table", "heads")
+    assert ran.out.splitlines()[0] == "address,user,usable,cycle,count,bytes,content"
+    assert (run("vis", CORE, *WHERE, "--format", "csv").status, run("size", "24").status) == (2, 0)
+    assert run("chunks", CORE, "--table", "heads").status == 2

@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import os
 import sys
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,6 +66,7 @@ SAMPLES: dict[str, tuple[Sample, ...]] = {
             ("0x7ffff00008e0", "--path", "--tree"),
         ),
     ),
+    "export": (Sample(("-o", "tables", "--as", "csv", "--only", "chunks,bins,arenas")),),
     "types": (Sample(("--limit", "6")),),
     "vis": (Sample(("0x5555555652d0", "3")),),
     "replay": (
@@ -153,11 +156,23 @@ def run(name: str, sample: Sample) -> str:
         release = sample.core.split("-")[0]
         words += ["--debug-dir", debug, "--sysroot", "/nonexistent", "--glibc", release]
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with _elsewhere(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = cli.main(words)
     if status:
         raise ValueError(f"{' '.join(words)}: {err.getvalue()}")
     return out.getvalue()
+
+
+@contextlib.contextmanager
+def _elsewhere() -> Iterator[None]:
+    """Be in a folder of its own meanwhile: a command may write files."""
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            yield
+        finally:
+            os.chdir(before)
 
 
 def _core(sample: Sample) -> str:

@@ -20,7 +20,7 @@ from heapglass.arguments import (
 from heapglass.commands import COMMANDS, Command, ask
 from heapglass.errors import HeapglassError
 from heapglass.locate import locate
-from heapglass.render import in_blocks, json_pieces, text_lines
+from heapglass.render import in_blocks, json_pieces, record_pieces, text_lines
 from heapglass.render.colour import ansi, plain, wants_colour
 from heapglass.render.escape import visible
 from heapglass.table import Answer
@@ -108,6 +108,8 @@ class Runner:
             answer = ask(self._command, target, request)
             for text in in_blocks(_output(answer, request, self._settings)):
                 gdb.write(text)
+            for warning in dict.fromkeys(answer.warnings) if request.format else ():
+                gdb.write(f"heapglass: {visible(warning)}\n", gdb.STDERR)
         finally:
             if source is not None:
                 source.close()
@@ -172,6 +174,9 @@ def _joined(command: Command, words: list[str]) -> list[str]:
 
 def _output(answer: Answer, request: Request, settings: Settings) -> Iterator[str]:
     """Yield the pieces of text that the command prints."""
+    if request.format:
+        yield from record_pieces(answer, request.format, request.table)
+        return
     if request.json:
         yield from json_pieces(answer)
         return

@@ -15,6 +15,12 @@ Evaluate = Callable[[str], int]
 COLOURS = ("auto", "always", "never")
 COMMON = (
     Argument("--json", "one JSON document, nothing else", "flag"),
+    Argument(
+        "--format",
+        "the rows of a listing alone, one a line; warnings go to standard error",
+        choices=("jsonl", "csv"),
+    ),
+    Argument("--table", "with --format: which listing, by its name in JSON", metavar="NAME"),
     Argument("--color", "colours in text", choices=COLOURS),
     Argument("--limit", "rows of a listing", "number", metavar="N"),
     Argument("--all", "the whole listing; for bins also the empty ones", "flag"),
@@ -104,8 +110,8 @@ def parse(command: Command, words: Sequence[str], convert: Evaluate = evaluate) 
     """Return a command's request: an attribute for each argument, dashes as underscores.
 
     Options may stand before, behind and between the positionals. Beside the command's own, the
-    request has json, color, limit, all, and width (columns of the terminal, None: no limit), which
-    a door sets.
+    request has json (also set by --format), format, table, color, limit, all, and width (columns of
+    the terminal, None: no limit), which a door sets.
 
     :raises BadRequest: if the words make no sense; one line, the usage as hint.
     """
@@ -113,6 +119,9 @@ def parse(command: Command, words: Sequence[str], convert: Evaluate = evaluate) 
     # argparse knows decimal negative numbers only; with a blank, a word is no option.
     words = [f" {word}" if _NEGATIVE_HEX.fullmatch(word) else word for word in words]
     request = parser(command, convert).parse_intermixed_args(words)
+    if request.table and not request.format:
+        raise BadRequest("--table needs --format", "--format jsonl --table NAME")
+    request.json = request.json or request.format is not None
     request.width = None
     return request
 

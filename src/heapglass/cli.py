@@ -24,7 +24,7 @@ from .arguments import (
 from .commands import COMMANDS, Command, ask
 from .errors import BadRequest, HeapglassError
 from .locate import Overrides, locate
-from .render import in_blocks, json_pieces, text_lines
+from .render import in_blocks, json_pieces, record_pieces, text_lines
 from .render.colour import ansi, plain, wants_colour
 from .render.escape import visible
 from .table import Answer
@@ -259,11 +259,19 @@ def _parse(command: Command, words: Sequence[str]) -> argparse.Namespace:
 
 
 def _show(answer: Answer, request: argparse.Namespace) -> int:
-    pieces = json_pieces(answer) if request.json else _text(answer, request)
-    for piece in in_blocks(pieces):
+    for piece in in_blocks(_pieces(answer, request)):
         _write(piece)
     _write("", flush=True)
+    if request.format:
+        for text in dict.fromkeys(answer.warnings):
+            _say(HeapglassError(text))
     return answer.status
+
+
+def _pieces(answer: Answer, request: argparse.Namespace) -> Iterator[str]:
+    if request.format:
+        return record_pieces(answer, request.format, request.table)
+    return json_pieces(answer) if request.json else _text(answer, request)
 
 
 def _text(answer: Answer, request: argparse.Namespace) -> Iterator[str]:

@@ -267,6 +267,24 @@ COMMANDS: tuple[Command, ...] = (
         examples=("refs 0x5555555592a0", "refs 0x5555555592a0 --path --tree --depth 2"),
     ),
     Command(
+        "export",
+        "the heap as tables in files: Parquet, JSON Lines or CSV",
+        views.export,
+        (
+            Argument("-o", "the folder for the files; it is made", metavar="DIR"),
+            Argument(
+                "--as",
+                "the kind of files: parquet (it needs pyarrow), jsonl or csv",
+                choices=("parquet", "jsonl", "csv"),
+            ),
+            Argument("--only", "only these tables, by comma: chunks, bins, arenas, edges, roots"),
+        ),
+        help="chunks: all of them. bins: the chunks of each list in its order. arenas. edges: the "
+        "references between blocks in use. roots: those from registers, stacks and variables. "
+        "docs/export.md has the columns, and questions asked of the files in DuckDB.",
+        examples=("export -o tables", "export -o tables --as csv --only chunks,bins"),
+    ),
+    Command(
         "types",
         "what fills the heap, by type: C++ classes, containers, text",
         views.types,

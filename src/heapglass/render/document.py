@@ -58,10 +58,10 @@ def _facts(part: Facts, seen: set[str]) -> Iterator[str]:
 def _dump(value: Any) -> str:
     if value.__class__ is Address:
         return f'"{value:#x}"'
-    return json.dumps(_plain(value), ensure_ascii=True)
+    return json.dumps(plain(value), ensure_ascii=True)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return a value as JSON has it: addresses as strings, what is absent as null."""
     if isinstance(value, Address):
         return hex(value)
@@ -72,7 +72,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (str, int, float)):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, Sequence):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     raise TypeError(f"no JSON for {type(value).__name__}")

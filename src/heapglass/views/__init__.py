@@ -2,6 +2,7 @@
 
 from .bins import bins, tcache
 from .chunks import chunk, chunks
+from .export import export
 from .info import info
 from .leaks import leaks
 from .overview import arenas, heaps, mmapped, params
@@ -17,6 +18,7 @@ __all__ = [
     "bins",
     "chunk",
     "chunks",
+    "export",
     "find",
     "heaps",
     "info",
