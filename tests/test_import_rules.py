@@ -31,7 +31,7 @@ MAY = {
     "views/replay.py": {"errors", "heap", "table", "model"},
     "analysis": {"errors", "memory", "glibc", "native", "heap"},
     "export": {"errors", "glibc", "native", "heap", "analysis"},
-    "views/export.py": {"errors", "heap", "table", "export"},
+    "views/export.py": {"errors", "heap", "table", "export", "views"},
     "views": {"errors", "memory", "glibc", "native", "heap", "analysis", "table"},
     "render": {"errors", "table"},
     "commands": {"views", "table"},

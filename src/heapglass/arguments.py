@@ -17,10 +17,10 @@ COMMON = (
     Argument("--json", "one JSON document, nothing else", "flag"),
     Argument(
         "--format",
-        "the rows of a listing alone, one a line; warnings go to standard error",
+        "a listing alone, one row a line",
         choices=("jsonl", "csv"),
     ),
-    Argument("--table", "with --format: which listing, by its name in JSON", metavar="NAME"),
+    Argument("--table", "with --format: which one, as JSON names it", metavar="NAME"),
     Argument("--color", "colours in text", choices=COLOURS),
     Argument("--limit", "rows of a listing", "number", metavar="N"),
     Argument("--all", "the whole listing; for bins also the empty ones", "flag"),

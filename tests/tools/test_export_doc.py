@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 
 import pytest
-
 from tests.test_cli import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
-from make_export_doc import EXAMPLE, PAGE, written  # noqa: E402
+from make_export_doc import EXAMPLE, PAGE, written
 
 
 def test_the_page_is_what_its_queries_answer(capsys: pytest.CaptureFixture[str]):
