@@ -1,8 +1,9 @@
-// A heap of N million chunks, with leaks that are known: `planted N THREADS REPORT`.
+// A heap of N million chunks, with leaks that are known: `planted N THREADS REPORT [abort]`.
 //
 // Maps, lists, vectors, strings and plain blocks, as a C++ service has them; one in a hundred is
 // leaked: lists of three nodes whose head nobody keeps, single blocks, and pairs that point to each
 // other. REPORT gets what was planted, then the process stops itself with SIGABRT (a core) or waits.
+// Nothing points at a leak by accident.
 
 #include <atomic>
 #include <cstdint>
@@ -10,8 +11,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <list>
-#include <map>
 #include <malloc.h>
+#include <map>
+#include <new>
 #include <string>
 #include <thread>
 #include <unistd.h>
@@ -130,7 +132,7 @@ fill (int number, std::uint64_t wanted)
       switch (turn % 8)
         {
         case 0:
-          world.names[turn * 2654435761u] = std::string (turn % 40, 'n');
+          world.names[turn * 2654435761u % 0x100000000] = std::string (turn % 40, 'n');
           made += 1 + (turn % 40 > 15);
           break;
         case 1:
@@ -174,6 +176,28 @@ fill (int number, std::uint64_t wanted)
 }
 
 } // namespace
+
+// What a block held before must not look like a pointer to a leak: blocks begin as zeros.
+void *
+operator new (std::size_t size)
+{
+  void *mem = std::malloc (size);
+  if (mem == nullptr)
+    throw std::bad_alloc ();
+  return std::memset (mem, 0, malloc_usable_size (mem));
+}
+
+void
+operator delete (void *mem) noexcept
+{
+  std::free (mem);
+}
+
+void
+operator delete (void *mem, std::size_t) noexcept
+{
+  std::free (mem);
+}
 
 extern "C" __attribute__ ((noinline)) void
 heap_ready ()

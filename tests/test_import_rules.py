@@ -31,6 +31,7 @@ MAY = {
     "views/replay.py": {"errors", "heap", "table", "model"},
     "analysis": {"errors", "memory", "glibc", "native", "heap"},
     "export": {"errors", "glibc", "native", "heap", "analysis"},
+    "views/map.py": {"errors", "heap", "analysis", "table", "render", "views"},
     "views/export.py": {"errors", "heap", "table", "export", "views"},
     "views": {"errors", "memory", "glibc", "native", "heap", "analysis", "table"},
     "render": {"errors", "table"},

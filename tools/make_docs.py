@@ -59,6 +59,7 @@ SAMPLES: dict[str, tuple[Sample, ...]] = {
     ),
     "link": (Sample(("0x5555555652e0",)), Sample(("--word", "0x55500000c7f9"))),
     "stats": (Sample(("--limit", "8")), Sample(("--malloc-info",), "2.36-amd64-mmapped")),
+    "map": (Sample(("--columns", "48"), "2.36-amd64-bins"),),
     "leaks": (Sample(("--limit", "4")),),
     "refs": (
         Sample(("0x5555555652e0",)),

@@ -226,6 +226,21 @@ COMMANDS: tuple[Command, ...] = (
         examples=("stats", "stats --malloc-info"),
     ),
     Command(
+        "map",
+        "the segments drawn to scale: used, cached, free, and what malloc_trim would give back",
+        views.map_,
+        (
+            _ARENA,
+            Argument("--columns", "cells in a line (64)", "number", metavar="N"),
+            Argument("--svg", "write a picture to FILE", metavar="FILE"),
+            Argument("--png", "write a picture to FILE", metavar="FILE"),
+        ),
+        help="A cell is a power of two of bytes, drawn by what fills most of it; anything in use "
+        "shows. A page that a few bytes in use keep is pinned: free as the rest may be, it stays "
+        "with the process.",
+        examples=("map", "map --columns 128 --svg heap.svg"),
+    ),
+    Command(
         "leaks",
         "blocks in use that nothing leads to",
         views.leaks,

@@ -167,6 +167,26 @@ kinds (const struct heap *heap, const struct span *root, u64 rows, const struct 
     free (made[i]);
 }
 
+/* Runs of chunks, and sums by cell. */
+static void
+stretches (const u64 *addresses, const u64 *sizes, const u8 *states, u64 rows, const struct machine *m)
+{
+  u64 room = take (16), next = 0, best[2] = { 0, 0 };
+  u64 *first = block (8 * room), *last = block (8 * room);
+  u64 found = hg_runs (addresses, sizes, states, rows, take (512), take (256), first, last, room, &next, best);
+  check (found <= room && next <= rows, "runs keep to their room");
+  u64 cells = take (16), classes = 1 + take (4);
+  u8 class_of[STATES];
+  for (int i = 0; i < STATES; i++)
+    class_of[i] = (u8) take (6);
+  u64 *out = block (8 * cells * classes);
+  hg_cells (addresses, sizes, states, rows, 0x10000 + take (512) - 256, 1 + take (512), cells, class_of, classes, out);
+  free (first);
+  free (last);
+  free (out);
+  (void) m;
+}
+
 /* The graph of the chunks that a walk finds; states are the input's. */
 static void
 graph (const struct span *span, const struct machine *m)
@@ -179,6 +199,7 @@ graph (const struct span *span, const struct machine *m)
   for (u64 row = 0; row < rows; row++)
     states[row] %= STATES;
   columns (sizes, states, rows);
+  stretches (addresses, sizes, states, rows, m);
   u64 low = span->base, high = stop > low ? stop : low + 1, shift = 4 + take (4);
   u64 split = rows ? take (rows) : 0, middle = split ? addresses[split] : low;
   struct part parts[2];

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heapglass.native import IN_USE, Buffer, Chain, compiled, loops
+from heapglass.native import IN_USE, Buffer, Cells, Chain, compiled, loops
 
 BASE = 0x7F0000001000
 MOST = (1 << 64) - 1
@@ -254,3 +254,60 @@ def test_a_library_of_another_version_is_not_used(tmp_path: Path):
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
 
     assert compiled.load(library) is None
+
+
+@st.composite
+def stretches(draw: st.DrawFn) -> tuple[array[int], array[int], bytearray]:
+    """Chunks behind each other, with gaps here and there."""
+    addresses, sizes, states = array("Q"), array("Q"), bytearray()
+    at = BASE
+    for _ in range(draw(st.integers(0, 40))):
+        size = 16 * draw(st.integers(1, 30))
+        addresses.append(at)
+        sizes.append(size | draw(st.integers(0, 7)))
+        states.append(draw(st.sampled_from([0, 0, 1, 1, 2, 3, 4, 7, 8])))
+        at += size + 16 * draw(st.sampled_from([0, 0, 0, 0, 2]))
+    return addresses, sizes, states
+
+
+@given(stretches(), st.lists(st.integers(0, 8), min_size=1, max_size=4), st.integers(0, 900))
+def test_runs_agree(
+    chunks: tuple[array[int], array[int], bytearray], wanted: list[int], least: int
+):
+    _, sizes, states = chunks
+    runs, best = loops.find_runs(*chunks, wanted, least)
+    assert native().find_runs(*chunks, wanted, least) == (runs, best)
+    for first, last in runs:
+        rows = range(first, last + 1)
+        assert all(states[row] in wanted for row in rows)
+        assert sum(sizes[row] & ~7 for row in rows) >= least
+    assert best[0] == 0 or states[best[1]] in wanted
+
+
+@given(stretches(), st.integers(-200, 200), st.integers(1, 700), st.integers(0, 12))
+def test_cells_agree(
+    chunks: tuple[array[int], array[int], bytearray], shift: int, unit: int, count: int
+):
+    cells, classes = Cells(BASE + shift, unit, count), [0, 1, 2, 2, 0, 3, 3, 1, 0]
+    found = loops.add_cells(*chunks, cells, classes)
+    assert native().add_cells(*chunks, cells, classes) == found
+    assert all(sum(found[at : at + 4]) <= unit for at in range(0, len(found), 4))
+    if shift <= 0 and count * unit > 30000:
+        assert sum(found) == sum(size & ~7 for size in chunks[1])
+
+
+def test_a_size_that_runs_over_the_end_of_all_addresses_fills_the_cells():
+    chunks = array("Q", [BASE]), array("Q", [MOST & ~7]), bytearray(1)
+    cells = Cells(BASE, 16, 3)
+    for these in (loops, native()):
+        assert these.add_cells(*chunks, cells, [0] * 9).tolist() == [16, 16, 16]
+
+
+def test_more_runs_than_are_asked_for_at_once():
+    count = 2 * compiled.PIECE + 5
+    sizes = array("Q", [32]) * (2 * count)
+    addresses = array("Q", range(BASE, BASE + 64 * count, 32))
+    states = bytearray(b"\0\1") * count
+    runs, best = native().find_runs(addresses, sizes, states, [1], 0)
+    assert len(runs) == count
+    assert best == (32, 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from . import compiled, loops
-from .buffer import Buffer, Chain
+from .buffer import Buffer, Cells, Chain
 from .kinds import Group, Kinds, Requests
 from .rows import BY_INTERIOR, BY_START, FROM_ROOT, MOST_ROWS, NOT_REACHED, Numbered, Rows
 
@@ -20,6 +20,8 @@ IN_USE = "python" if _compiled is None else "native"  # which loops, as `info` s
 walk_sizes = _chosen.walk_sizes
 find_chain = _chosen.find_chain
 judge_flags = _chosen.judge_flags
+find_runs = _chosen.find_runs
+add_cells = _chosen.add_cells
 count_pairs = _chosen.count_pairs
 select_rows = _chosen.select_rows
 follow_ring = _chosen.follow_ring
@@ -35,14 +37,17 @@ __all__ = [
     "MOST_ROWS",
     "NOT_REACHED",
     "Buffer",
+    "Cells",
     "Chain",
     "Group",
     "Kinds",
     "Numbered",
     "Requests",
     "Rows",
+    "add_cells",
     "count_pairs",
     "find_chain",
+    "find_runs",
     "follow_ring",
     "judge_flags",
     "make_graph",

@@ -22,6 +22,14 @@ class Chain(NamedTuple):
     wrong: int  # bits that no size word has
 
 
+class Cells(NamedTuple):
+    """A range from *base* on in *number* pieces of *unit* bytes."""
+
+    base: int
+    unit: int
+    number: int
+
+
 class Buffer:
     """Bytes of a target from the address *base* on, of words of *word* bytes in *order*."""
 

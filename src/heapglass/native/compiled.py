@@ -11,7 +11,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from .buffer import Buffer, Chain, Places
+from .buffer import Buffer, Cells, Chain, Places
 from .compiled_graph import CompiledGraph
 from .compiled_kinds import CompiledKinds
 from .ctypes_of import U64, Span, address_of, column
@@ -19,7 +19,7 @@ from .kinds import Requests
 from .rows import Numbered, Rows
 
 LIBRARY = "libheapglass.so"
-VERSION = 6  # of the functions' arguments; a library of another version is not used
+VERSION = 7  # of the functions' arguments; a library of another version is not used
 FREE_ENTRY = 255
 HASH, MOST = 0x9E3779B97F4A7C15, (1 << 64) - 1  # of the tables
 PIECE = 1 << 16  # rows or places that are asked for at once
@@ -71,7 +71,7 @@ class Loops:
     def __init__(self, library: ctypes.CDLL) -> None:
         self._c = library
         names = "hg_walk", "hg_find_chain", "hg_flags", "hg_ring", "hg_words_in"
-        for name in (*names, "hg_reached_rows", "hg_edges"):
+        for name in (*names, "hg_reached_rows", "hg_edges", "hg_runs"):
             getattr(library, name).restype = _U64
 
     def make_graph(self, parts: Sequence[Rows], word: int, swap: bool, mask: int) -> CompiledGraph:
@@ -140,6 +140,47 @@ class Loops:
             rows = array("Q", [0]) * found
             self._c.hg_flags(_column(sizes), _column(states), count, _column(rows), _U64(len(rows)))
         return rows[:found].tolist()
+
+    def find_runs(
+        self,
+        addresses: array[int],
+        sizes: array[int],
+        states: bytearray,
+        wanted: Sequence[int],
+        least: int,
+    ) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+        """As in `loops`."""
+        first, last = array("Q", [0]) * PIECE, array("Q", [0]) * PIECE
+        mask = sum(1 << state for state in set(wanted))
+        runs: list[tuple[int, int]] = []
+        after, best = _U64(0), array("Q", [0, 0])
+        while after.value < len(states):
+            count = self._c.hg_runs(
+                *(_column(addresses), _column(sizes), _column(states), _U64(len(states))),
+                *(_U64(mask), _U64(least), _column(first), _column(last), _U64(PIECE)),
+                *(ctypes.byref(after), _column(best)),
+            )
+            runs += zip(first[:count], last[:count])
+        return runs, (best[0], best[1])
+
+    def add_cells(
+        self,
+        addresses: array[int],
+        sizes: array[int],
+        states: bytearray,
+        cells: Cells,
+        classes: Sequence[int],
+    ) -> array[int]:
+        """As in `loops`."""
+        kinds = max(classes) + 1
+        out = array("Q", [0]) * (cells.number * kinds)
+        of_state = bytearray(classes)
+        self._c.hg_cells(
+            *(_column(addresses), _column(sizes), _column(states), _U64(len(states))),
+            *(_U64(cells.base), _U64(cells.unit), _U64(cells.number)),
+            *(_column(of_state), _U64(kinds), _column(out)),
+        )
+        return out
 
     def count_pairs(
         self, sizes: array[int], states: bytearray, first: int = 0, last: int | None = None

@@ -11,7 +11,7 @@
 #define EXPORT __attribute__ ((visibility ("default")))
 #define INLINE static inline __attribute__ ((always_inline))
 
-enum { VERSION = 6 };
+enum { VERSION = 7 };
 enum { PREV_INUSE = 1, SIZE_BITS = 7 };
 enum { USED, FREE, TCACHE, FAST, TOP, MMAPPED, FENCEPOST, CORRUPT, UNKNOWN, STATES };
 
@@ -244,6 +244,65 @@ hg_select (const u64 *sizes, const u8 *states, u64 first, u64 count, u64 *of_siz
       u64 group = groups[slot];
       if (next[group] < ends[group])
         rows[next[group]++] = first + row;
+    }
+}
+
+/* --- stretches ---------------------------------------------------------------------------------- */
+
+/* The runs of chunks behind each other whose state is in MASK and that have LEAST bytes or more, from
+   row *NEXT on: FIRST and LAST are rows. BEST gets the largest of all that were seen, its bytes and its
+   first row. The result is how many runs there are in the room; *NEXT is where to go on. */
+EXPORT u64
+hg_runs (const u64 *addresses, const u64 *sizes, const u8 *states, u64 count, u64 mask, u64 least,
+         u64 *first, u64 *last, u64 room, u64 *next, u64 *best)
+{
+  u64 found = 0, row = *next;
+  while (row < count && found < room)
+    {
+      if (!(mask >> states[row] & 1))
+        {
+          row++;
+          continue;
+        }
+      u64 start = row, end = addresses[row];
+      while (row < count && addresses[row] == end && mask >> states[row] & 1)
+        end += sizes[row++] & ~(u64) SIZE_BITS;
+      u64 bytes = end - addresses[start];
+      if (bytes > best[0])
+        {
+          best[0] = bytes;
+          best[1] = start;
+        }
+      if (bytes >= least)
+        {
+          first[found] = start;
+          last[found++] = row - 1;
+        }
+    }
+  *next = row;
+  return found;
+}
+
+/* Add up the bytes of chunks by cell of UNIT bytes from BASE on and by class: OUT has CELLS times
+   CLASSES sums; CLASS_OF says the class of a state, one that is not below CLASSES is left out. */
+EXPORT void
+hg_cells (const u64 *addresses, const u64 *sizes, const u8 *states, u64 count, u64 base, u64 unit,
+          u64 cells, const u8 *class_of, u64 classes, u64 *out)
+{
+  for (u64 row = 0; row < count; row++)
+    {
+      u64 kind = class_of[states[row]], at = addresses[row];
+      u64 end = at + (sizes[row] & ~(u64) SIZE_BITS);
+      if (end < at)
+        end = ~(u64) 0;
+      if (kind >= classes || at < base)
+        continue;
+      for (u64 cell = (at - base) / unit; cell < cells && at < end; cell++)
+        {
+          u64 behind = base + (cell + 1) * unit, stop = end < behind ? end : behind;
+          out[cell * classes + kind] += stop - at;
+          at = stop;
+        }
     }
 }
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from .buffer import Buffer, Chain, Places
+from .buffer import Buffer, Cells, Chain, Places
 from .kinds import Requests
 from .loops_graph import LoopsGraph
 from .loops_kinds import LoopsKinds
 from .rows import Numbered, Rows
 
 PREV_INUSE, SIZE_BITS = 1, 7
+LAST = (1 << 64) - 1  # of all addresses
 USED, CORRUPT, UNKNOWN = 0, 7, 8
 
 
@@ -122,6 +124,55 @@ def judge_flags(sizes: array[int], states: bytearray) -> list[int]:
     if states and states[-1] == USED:
         states[-1] = UNKNOWN  # the memory behind it is missing
     return flagged_free
+
+
+def find_runs(
+    addresses: array[int],
+    sizes: array[int],
+    states: bytearray,
+    wanted: Sequence[int],
+    least: int,
+) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+    """Return the runs of chunks of *wanted* states that have *least* bytes: first and last row.
+
+    And the bytes and the first row of the largest of all runs, however small; (0, 0): none.
+    """
+    pattern = re.compile(b"[%s]+" % b"".join(re.escape(bytes([state])) for state in wanted))
+    runs, best = [], (0, 0)
+    for found in pattern.finditer(states):
+        first, end = found.span()
+        while first < end:
+            row, behind = first, addresses[first]
+            while row < end and addresses[row] == behind:
+                behind += sizes[row] & ~SIZE_BITS
+                row += 1
+            size = behind - addresses[first]
+            best = max(best, (size, first), key=lambda one: one[0])
+            if size >= least:
+                runs.append((first, row - 1))
+            first = row
+    return runs, best
+
+
+def add_cells(
+    addresses: array[int],
+    sizes: array[int],
+    states: bytearray,
+    cells: Cells,
+    classes: Sequence[int],
+) -> array[int]:
+    """Return the bytes of chunks by cell, in a cell by class; *classes*: that of each state."""
+    kinds = max(classes) + 1
+    base, unit, count = cells
+    out = array("Q", [0]) * (count * kinds)
+    for start, field, state in zip(addresses, sizes, states):
+        kind, at, end = classes[state], start, min(start + (field & ~SIZE_BITS), LAST)
+        cell = (at - base) // unit
+        while at >= base and cell < count and at < end:
+            stop = min(end, base + (cell + 1) * unit)
+            out[cell * kinds + kind] += stop - at
+            at, cell = stop, cell + 1
+    return out
 
 
 def count_pairs(

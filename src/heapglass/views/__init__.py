@@ -5,6 +5,7 @@ from .chunks import chunk, chunks
 from .export import export
 from .info import info
 from .leaks import leaks
+from .map import map_
 from .overview import arenas, heaps, mmapped, params
 from .questions import find, link, size, whatis
 from .refs import refs
@@ -24,6 +25,7 @@ __all__ = [
     "info",
     "leaks",
     "link",
+    "map_",
     "mmapped",
     "params",
     "refs",

@@ -1,0 +1,211 @@
+"""Measures heapglass on heaps whose leaks are known, beside a plain C loop over the same bytes.
+
+    python bench/run.py [--millions 1 10] [--threads 1 8] [--gdb GDB] [--keep FOLDER]
+
+For each size: a program is filled, its core is taken, and the shell door is asked with the compiled
+loops and with the Python ones. For a million chunks gdb is asked too, live and on the core. CPU
+seconds of the whole process (user and system), its largest resident set, and the ratio to the C
+loop of the same run. Peers that are found (chap, core_analyzer) run on the same core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCH = ROOT / "bench"
+IN_SHELL = (
+    ("totals", ["stats"]),
+    ("chunks --limit 20", ["chunks", "--limit", "20"]),
+    (
+        "--where … --top 10",
+        ["chunks", "--where", "size > 0x100 and state == 'used'", "--top", "10"],
+    ),
+    ("leaks", ["leaks"]),
+    ("refs ADDR", ["refs", "ADDR"]),
+)
+IN_GDB = ("", "chunks --limit 20", "bins", "chunks --all", "leaks")
+
+
+class Cost(NamedTuple):
+    """What a process took."""
+
+    seconds: float  # of CPU time, user and system
+    mebibytes: int  # largest resident set
+    output: str
+
+
+def cost(words: Sequence[str], out: Path | None = None, **environment: str) -> Cost:
+    """Run a process to its end; what it prints is kept, or goes to a file.
+
+    :raises SystemExit: if it fails.
+    """
+    with tempfile.TemporaryFile("w+") as kept, (out or Path(os.devnull)).open("w") as file:
+        output = kept if out is None else file
+        process = subprocess.Popen(
+            words, stdout=output, stderr=subprocess.DEVNULL, env={**os.environ, **environment}
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        kept.seek(0)
+        said = kept.read()
+    if process.returncode not in (0, 1):
+        sys.exit(f"{' '.join(words)} ended with {process.returncode}: {said[-400:]}")
+    return Cost(used.ru_utime + used.ru_stime, used.ru_maxrss >> 10, said)
+
+
+def build(folder: Path) -> None:
+    """Compile the programs."""
+    planted = [str(BENCH / "planted.cc"), "-pthread"]
+    subprocess.run(["g++", "-O2", "-g", "-o", folder / "planted", *planted], check=True)
+    yardstick = [folder / "yardstick", BENCH / "yardstick.c"]
+    subprocess.run(["gcc", "-O2", "-o", *yardstick], check=True)
+
+
+def fill(folder: Path, millions: int, threads: int, gdb: str) -> tuple[Path, dict[str, Any]]:
+    """Run the program, take its core; return it and what was planted."""
+    name = f"{millions}m-{threads}t"
+    core, report = folder / f"{name}.core", folder / f"{name}.json"
+    if not core.exists():
+        arguments = f"run {millions} {threads} {report}"
+        words = [
+            gdb,
+            "-nx",
+            "-batch",
+            "-ex",
+            "set debuginfod enabled off",
+            "-ex",
+            "break heap_ready",
+        ]
+        words += ["-ex", arguments, "-ex", f"generate-core-file {core}", str(folder / "planted")]
+        subprocess.run(words, check=True, capture_output=True)
+    return core, json.loads(report.read_text())
+
+
+def heapglass(core: Path, words: Sequence[str], native: bool, *more: str) -> Cost:
+    """Ask the shell door."""
+    command = [sys.executable, "-m", "heapglass", words[0], str(core), *words[1:], *more]
+    return cost(command, PYTHONPATH=str(ROOT / "src"), HEAPGLASS_NATIVE=str(int(native)))
+
+
+def main_heap(core: Path) -> tuple[str, str, str]:
+    """Return the file offsets of the main heap's chunks in a core, and a block in its middle."""
+    said = json.loads(heapglass(core, ["heaps"], True, "--json").output)["heaps"]
+    start, end = (int(said[0][key], 16) for key in ("start", "end"))
+    with core.open("rb") as file:
+        sys.path.insert(0, str(ROOT / "src"))
+        from elftools.elf.elffile import ELFFile
+
+        for segment in ELFFile(file).iter_segments("PT_LOAD"):
+            low = segment["p_vaddr"]
+            if low <= start < low + segment["p_filesz"]:
+                shift = segment["p_offset"] - low
+                return hex(start + shift), hex(end + shift), hex((start + end) // 2)
+    sys.exit(f"{core}: its main heap {start:#x} is in no segment")
+
+
+def in_shell(folder: Path, core: Path, truth: dict[str, Any], native_only: bool) -> None:
+    """Print what the shell door takes."""
+    start, end, middle = main_heap(core)
+    loop = json.loads(cost([str(folder / "yardstick"), str(core), start, end]).output)
+    plain = loop["walk_s"] + loop["scan_s"]
+    size = core.stat().st_size >> 20
+    print(f"\n### {core.stem}: {truth['chunks']} chunks, a core of {size} MiB\n")
+    print(f"The C loop: {loop['walk_s']} s for the walk, {loop['scan_s']} s for all words.\n")
+    row("command", "compiled", "× C loop", "MiB over the core", "Python loops")
+    row(*["---"] * 5)
+    for title, words in IN_SHELL:
+        asked = [middle if word == "ADDR" else word for word in words]
+        fast = heapglass(core, asked, True)
+        slow = None if native_only else heapglass(core, asked, False)
+        row(
+            title,
+            f"{fast.seconds:.2f} s",
+            f"{fast.seconds / plain:.1f}",
+            fast.mebibytes - size,
+            "" if slow is None else f"{slow.seconds:.2f} s",
+        )
+    found = json.loads(heapglass(core, ["leaks"], True, "--json", "--limit", "1").output)["totals"]
+    right = found["leaked"] == truth["leaked"]
+    print(f"\nLeaks: {found['leaked']} ({'all that were planted' if right else truth['leaked']}).")
+
+
+def in_gdb(folder: Path, core: Path, gdb: str, millions: int) -> None:
+    """Print what gdb takes over its own start, live and on the core."""
+    source = ["-ex", f"source {ROOT / 'gdbext' / 'heapglass.py'}"]
+    setup = [gdb, "-nx", "-batch", "-ex", "set pagination off", "-ex", "set debuginfod enabled off"]
+    run = ["-ex", "break heap_ready", "-ex", f"run {millions} 1 {folder / 'again.json'}"]
+    program = str(folder / "planted")
+    print("\n### in gdb, CPU seconds over gdb's own start\n")
+    row("command", "live", "core")
+    row(*["---"] * 3)
+    own = [cost([*setup, *run, program], folder / "out").seconds]
+    own.append(cost([*setup, "-ex", f"core-file {core}", program], folder / "out").seconds)
+    for line in IN_GDB:
+        ask = [*source, *(["-ex", f"heapglass {line}"] if line else [])]
+        live = cost([*setup, *run, *ask, program], folder / "out").seconds - own[0]
+        dead = cost([*setup, "-ex", f"core-file {core}", *ask, program], folder / "out").seconds
+        row(line or "(start of the extension)", f"{live:.2f} s", f"{dead - own[1]:.2f} s")
+
+
+def peers(core: Path) -> None:
+    """Print what peers take that are on this machine."""
+    found = [name for name in ("chap", "core_analyzer") if shutil.which(name)]
+    if not found:
+        print("\nNeither chap nor core_analyzer is on this machine.")
+    for name in found:
+        start = time.monotonic()
+        asked = {"chap": "count leaked\n", "core_analyzer": "heap\nquit\n"}[name]
+        done = subprocess.run(
+            [name, str(core)], check=False, input=asked, capture_output=True, text=True
+        )
+        print(f"\n{name}: {time.monotonic() - start:.1f} s: {done.stdout.strip()[-200:]}")
+
+
+def row(*cells: object) -> None:
+    """Print a row of a table."""
+    print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
+
+
+def main() -> None:
+    """Measure everything that was asked for."""
+    head, _, rest = (__doc__ or "").partition("\n\n")
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=head, epilog=rest, formatter_class=form)
+    parser.add_argument("--millions", type=int, nargs="+", default=[1, 10])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1])
+    parser.add_argument("--gdb", default="gdb")
+    parser.add_argument("--native-only", action="store_true", help="leave out the Python loops")
+    parser.add_argument("--keep", type=Path, help="a folder for the cores, taken again if there")
+    options = parser.parse_args()
+    processors = os.cpu_count()
+    print(f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {processors} processors,", end=" ")
+    print(f"Python {platform.python_version()}, {platform.libc_ver()[0]} {platform.libc_ver()[1]}")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        build(folder)
+        for millions in options.millions:
+            for threads in options.threads:
+                core, truth = fill(folder, millions, threads, options.gdb)
+                in_shell(folder, core, truth, options.native_only)
+                if millions == 1 and threads == 1:
+                    in_gdb(folder, core, options.gdb, millions)
+                peers(core)
+                if options.keep is None:
+                    core.unlink()
+
+
+if __name__ == "__main__":
+    main()
