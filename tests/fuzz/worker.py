@@ -7,6 +7,7 @@ the opened source and what was located, each with warnings of its own.
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -88,7 +89,7 @@ def run(words: list[str]) -> tuple[int, str, str]:
         trace = "".join(traceback.format_exc(limit=-8))
         return 98, out.getvalue()[:0], f"took more than {SECONDS} s: {trace}"
     except BaseException:
-        return 99, out.getvalue()[:0], traceback.format_exc(limit=-6)
+        return 99, out.getvalue()[:0], traceback.format_exc(limit=-16)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
     return status, out.getvalue(), err.getvalue()
@@ -133,21 +134,38 @@ def _unusable(err: str) -> bool:
     return err.startswith(("heapglass: /", "heapglass: ./"))
 
 
+def _mapped_by_arrow() -> int:
+    """Return the bytes of addresses that pyarrow takes for itself, which no target can change."""
+    before = _mapped()
+    with suppress(ImportError):
+        importlib.import_module("pyarrow.parquet")
+    return _mapped() - before
+
+
+def _mapped() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * resource.getpagesize()
+
+
 def main() -> None:
     """Answer recipes until there are no more, or ask the one file that is named."""
     signal.signal(signal.SIGPROF, _too_long)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    most = MEMORY + _mapped_by_arrow()
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     os.environ[cli.DEBUG] = "1"
     answers = os.fdopen(os.dup(1), "w")
     if sys.argv[1:]:
         path, address, glibc = sys.argv[1:]
-        words = [path, "--sysroot", NO_FOLDER, "--debug-dir", str(DEBUG)]
+        words = [str(Path(path).resolve()), "--sysroot", NO_FOLDER, "--debug-dir", str(DEBUG)]
         words += ["--glibc", glibc] if glibc else []
-        verdict = ask_file(words, int(address, 0), path.endswith(".jsonl"), FEW)
+        with TemporaryDirectory(prefix="hostile-") as folder:
+            os.chdir(folder)
+            verdict = ask_file(words, int(address, 0), path.endswith(".jsonl"), FEW)
         answers.write(json.dumps(verdict) + "\n")
         answers.close()
         return
     with TemporaryDirectory(prefix="hostile-") as folder:
+        os.chdir(folder)  # some commands write files
         for line in sys.stdin:
             said = json.loads(line)
             verdict = ask(from_text(said["recipe"]), Path(folder), said["some"], said["seed"])

@@ -50,7 +50,7 @@ SCHEMA: dict[str, dict[str, str]] = {
         "last_remainder": U64,
         "system_mem": U64,
         "max_system_mem": U64,
-        "attached_threads": I64,
+        "attached_threads": U64,
     },
     "edges": {"source": U64, "target": U64, "interior": BOOL},
     "roots": {
@@ -144,19 +144,17 @@ def _batch(
 
 
 def _bins(heap: Heap) -> Iterator[Batch]:
+    """Yield the chunks of all lists. There may be a hundred thousand short lists, or a long one."""
+    rows: list[tuple[Any, ...]] = []
     for found in heap.lists:
-        for low in range(0, len(found.chunks), ROWS):
-            chunks = found.chunks[low : low + ROWS]
-            count = len(chunks)
-            yield {
-                "arena": [found.arena] * count,
-                "thread": [found.thread] * count,
-                "kind": [found.kind] * count,
-                "index": [found.index] * count,
-                "bin": [found.label] * count,
-                "position": range(low, low + count),
-                "chunk": chunks,
-            }
+        label = found.arena, found.thread, found.kind, found.index, found.label
+        for position, chunk in enumerate(found.chunks):
+            rows.append((*label, position, chunk))
+            if len(rows) == ROWS:
+                yield _columns("bins", rows)
+                rows = []
+    if rows:
+        yield _columns("bins", rows)
 
 
 def _arenas(heap: Heap) -> Iterator[Batch]:

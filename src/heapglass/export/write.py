@@ -80,8 +80,13 @@ def _column(arrow: Any, values: Sequence[Any], kind: Any) -> Any:
     if isinstance(values, array):
         return arrow.Array.from_buffers(kind, len(values), [None, arrow.py_buffer(values)])
     if arrow.types.is_dictionary(kind):
-        return arrow.array(values, arrow.string()).dictionary_encode()
+        return arrow.array(_writable(values), arrow.string()).dictionary_encode()
     return arrow.array(values, kind)
+
+
+def _writable(texts: Sequence[str | None]) -> list[str | None]:
+    """Return texts with the bytes of file names that are no UTF-8 as a backslash and digits."""
+    return [text and text.encode("utf-8", "backslashreplace").decode() for text in texts]
 
 
 # --- text -----------------------------------------------------------------------------------------
@@ -94,6 +99,8 @@ def _rows(table: str, batch: Batch) -> Iterator[tuple[Any, ...]]:
         values = batch[name]
         if name in ADDRESSES and kind == U64:
             columns.append([None if value is None else hex(value) for value in values])
+        elif kind == TEXT:
+            columns.append(_writable(values))
         else:
             columns.append(list(values))
     yield from zip(*columns)

@@ -11,7 +11,7 @@ from typing import Literal, cast
 from ..errors import MemoryFault
 from ..glibc.layout import Layout
 from ..glibc.structs import Struct
-from ..memory import Memory
+from ..memory import Memory, Sparse
 from ..native import Buffer
 
 _CODES = {8: "Q", 4: "I", 2: "H", 1: "B"}
@@ -131,6 +131,8 @@ class Words:
         What it begins and ends with is found by bisection; between, parts are divided, the larger
         ones first, in so many tries.
         """
+        if isinstance(self.memory, Sparse):  # nothing is missing, it is too much at once
+            return self._beginning(low, high)
         parts: list[tuple[int, int]] = []
         first = self._border(low, high, parts)
         last = self._border(high, first, parts)
@@ -145,6 +147,15 @@ class Words:
             elif low < middle < high:
                 waiting += [(low, middle), (middle, high)]
         return self._views(sorted(parts))
+
+    def _beginning(self, low: int, high: int) -> list[tuple[int, memoryview]]:
+        """Return as much of a range as the memory gives at once."""
+        while high - low >= PAGE:
+            try:
+                return [(low, self.memory.view(low, high))]
+            except MemoryFault:
+                high = (low + high) // 2 & -PAGE
+        return []
 
     def _views(self, parts: list[tuple[int, int]]) -> list[tuple[int, memoryview]]:
         """Return the bytes of ranges; those that touch as one, where the memory gives that."""

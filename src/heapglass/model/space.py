@@ -319,7 +319,10 @@ class Space:
 
     def _out_of_zeros(self, address: int, size: int) -> bytearray:
         """Return a range that was zero at first; what is untouched stays so."""
-        data, end = bytearray(size), address + size
+        try:
+            data, end = bytearray(size), address + size
+        except MemoryError as error:
+            raise MemoryFault(address, size, "more than this machine can hold") from error
         first, last = address >> SHIFT, (end - 1) >> SHIFT
         few = last - first < len(self._frames)
         for number in range(first, last + 1) if few else list(self._frames):

@@ -19,7 +19,7 @@ from .kinds import Requests
 from .rows import Numbered, Rows
 
 LIBRARY = "libheapglass.so"
-VERSION = 7  # of the functions' arguments; a library of another version is not used
+VERSION = 8  # of the functions' arguments; a library of another version is not used
 FREE_ENTRY = 255
 HASH, MOST = 0x9E3779B97F4A7C15, (1 << 64) - 1  # of the tables
 PIECE = 1 << 16  # rows or places that are asked for at once

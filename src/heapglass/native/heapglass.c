@@ -11,7 +11,7 @@
 #define EXPORT __attribute__ ((visibility ("default")))
 #define INLINE static inline __attribute__ ((always_inline))
 
-enum { VERSION = 7 };
+enum { VERSION = 8 };
 enum { PREV_INUSE = 1, SIZE_BITS = 7 };
 enum { USED, FREE, TCACHE, FAST, TOP, MMAPPED, FENCEPOST, CORRUPT, UNKNOWN, STATES };
 
@@ -295,11 +295,14 @@ hg_cells (const u64 *addresses, const u64 *sizes, const u8 *states, u64 count, u
       u64 end = at + (sizes[row] & ~(u64) SIZE_BITS);
       if (end < at)
         end = ~(u64) 0;
-      if (kind >= classes || at < base)
+      if (kind >= classes)
         continue;
+      if (at < base)
+        at = base;
       for (u64 cell = (at - base) / unit; cell < cells && at < end; cell++)
         {
-          u64 behind = base + (cell + 1) * unit, stop = end < behind ? end : behind;
+          u64 behind = base + (cell + 1) * unit;
+          u64 stop = end < behind || behind < at ? end : behind;
           out[cell * classes + kind] += stop - at;
           at = stop;
         }

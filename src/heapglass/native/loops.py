@@ -166,9 +166,9 @@ def add_cells(
     base, unit, count = cells
     out = array("Q", [0]) * (count * kinds)
     for start, field, state in zip(addresses, sizes, states):
-        kind, at, end = classes[state], start, min(start + (field & ~SIZE_BITS), LAST)
+        kind, at, end = classes[state], max(start, base), min(start + (field & ~SIZE_BITS), LAST)
         cell = (at - base) // unit
-        while at >= base and cell < count and at < end:
+        while cell < count and at < end:
             stop = min(end, base + (cell + 1) * unit)
             out[cell * kinds + kind] += stop - at
             at, cell = stop, cell + 1
