@@ -28,7 +28,7 @@ MAY = {
     "heap": {"errors", "memory", "glibc", "native"},
     "model": {"errors", "memory", "glibc"},
     "targets/trace.py": {"errors", "source", "model"},
-    "views/replay.py": {"errors", "heap", "table", "model"},
+    "views/replay.py": {"heap", "table", "model", "views"},
     "analysis": {"errors", "memory", "glibc", "native", "heap"},
     "export": {"errors", "glibc", "native", "heap", "analysis"},
     "views/map.py": {"errors", "heap", "analysis", "table", "render", "views"},

@@ -25,6 +25,13 @@ def _library() -> Any:
     return None
 
 
+@lru_cache(maxsize=1)
+def _free() -> Any:
+    free = ctypes.CDLL(None).free
+    free.argtypes = [ctypes.c_void_p]
+    return free
+
+
 @lru_cache(maxsize=MOST_KNOWN)
 def demangle(name: str) -> str:
     """Return a symbol's or a type's name as it is written; as it is, if that cannot be told.
@@ -42,9 +49,7 @@ def demangle(name: str) -> str:
     try:
         text = ctypes.string_at(found)
     finally:
-        free = ctypes.CDLL(None).free
-        free.argtypes = [ctypes.c_void_p]
-        free(found)
+        _free()(found)
     return text.decode("utf-8", "replace") if status.value == 0 else name
 
 

@@ -146,7 +146,8 @@ def find_leaks(heap: Heap, interior: bool = True) -> Leaks:
     graph = graph_of(heap)
     roots = find_roots(heap)
     reached = graph.mark(scanned(heap, roots), interior)
-    _keep_own(heap, graph, reached)
+    for row in own_rows(heap, graph):
+        reached[row] = BY_START  # whatever leads to them
     leaked, possibly = array("I"), array("I")
     for state in (USED, MMAPPED):
         leaked.extend(graph.select(reached, state, NOT_REACHED))
@@ -164,14 +165,13 @@ def find_leaks(heap: Heap, interior: bool = True) -> Leaks:
     return found
 
 
-def _keep_own(heap: Heap, graph: Numbered, reached: bytearray) -> None:
-    """Mark the allocator's own chunks, whatever leads to them."""
+def own_rows(heap: Heap, graph: Numbered) -> Iterator[int]:
+    """Yield the rows of the allocator's own chunks."""
     for start, part in zip(graph.starts, graph.parts):
         for chunk in heap.owners:
-            if part.low <= chunk < part.high:
-                at = Columns(part.addresses, part.sizes, part.states).row_at(chunk)
-                if at is not None and part.first <= at < part.first + part.length:
-                    reached[start + at - part.first] = BY_START
+            at = Columns(part.addresses, part.sizes, part.states).row_at(chunk)
+            if at is not None and part.first <= at < part.first + part.length:
+                yield start + at - part.first
 
 
 def sum_of(graph: Numbered, rows: Sequence[int]) -> Sum:

@@ -172,7 +172,7 @@ def _largest_run(heap: Heap) -> tuple[int, int]:
     for segment in heap.segments:
         columns = segment.columns
         asked = columns.addresses, columns.sizes, columns.states, (FREE, FAST, TCACHE)
-        _, (size, row) = find_runs(*asked, 1 << 64 - 1)
+        _, (size, row) = find_runs(*asked, (1 << 64) - 1)
         if size > best[0]:
             best = size, columns.addresses[row]
     return best

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ..errors import BadRequest
 from ..glibc.layout import flag_letters
 from ..heap.heap import Chunk, Heap
 from ..heap.lists import FreeList
@@ -160,3 +161,21 @@ def finish(heap: Heap, command: str, parts: Iterable[Part]) -> Answer:
     """
     heap.problems[:0] = heap.target.warnings
     return Answer(command, list(parts), heap.problems, heap.target.describe())
+
+
+def printed(data: bytes) -> str:
+    """Return bytes as text without the zeros behind; what is no plain text as \\xNN."""
+    data = data.rstrip(b"\0")
+    return "".join(chr(b) if 32 <= b < 127 and b != 92 else f"\\x{b:02x}" for b in data)
+
+
+def write_file(path: str, data: bytes) -> int:
+    """Write a file that was asked for; return how many bytes it has.
+
+    :raises BadRequest: if it cannot be written.
+    """
+    try:
+        with open(path, "wb") as file:
+            return file.write(data)
+    except OSError as error:
+        raise BadRequest(f"cannot write {path}: {error.strerror}") from error

@@ -31,7 +31,7 @@ from ..table import (
     Part,
     Table,
 )
-from .cells import finish, more_rows, row_limit
+from .cells import finish, more_rows, printed, row_limit
 
 TEXT_ROWS = 20  # of each table
 START = 16  # bytes of a block that are shown
@@ -141,8 +141,7 @@ def _content(found: Leaks, row: int, content: str) -> Any:
     """Return what a block begins with; bytes that are no plain text as \\xNN."""
     if content == "none":
         return Absent.NONE
-    data = first_bytes(found.graph, row, START if content == "start" else None).rstrip(b"\0")
-    return "".join(chr(b) if 32 <= b < 127 and b != 92 else f"\\x{b:02x}" for b in data)
+    return printed(first_bytes(found.graph, row, START if content == "start" else None))
 
 
 def _mem(heap: Heap, found: Leaks, row: int) -> Address:

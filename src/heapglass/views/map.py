@@ -11,7 +11,7 @@ from ..heap.heap import Heap
 from ..heap.target import Target
 from ..render import picture
 from ..table import Absent, Address, Answer, Data, Lines, Part, Style, Tag
-from .cells import finish
+from .cells import finish, write_file
 
 WIDTH, LINES = 64, 16  # cells in a line of text, and lines of a segment
 MOST_IN_TEXT = 32  # segments
@@ -144,19 +144,10 @@ def _picture(heap: Heap, strips: list[Strip]) -> picture.Picture:
 
 def _written(request: Any, made: picture.Picture) -> Iterator[list[Tag]]:
     if request.svg:
-        yield [Tag(_write(request.svg, picture.svg(made).encode()))]
+        yield [_said(request.svg, picture.svg(made).encode())]
     if request.png:
-        yield [Tag(_write(request.png, picture.png(made)))]
+        yield [_said(request.png, picture.png(made))]
 
 
-def _write(path: str, data: bytes) -> str:
-    """Write a picture; return what is said of it.
-
-    :raises BadRequest: if the file cannot be written.
-    """
-    try:
-        with open(path, "wb") as file:
-            file.write(data)
-    except OSError as error:
-        raise BadRequest(f"cannot write {path}: {error.strerror}") from error
-    return f"{len(data)} bytes in {path}"
+def _said(path: str, data: bytes) -> Tag:
+    return Tag(f"{write_file(path, data)} bytes in {path}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import BadRequest
 from ..heap.target import Target
 from ..model.replay import Ending, Replay, replay
 from ..model.trace import read_trace
 from ..table import Address, Answer, Column, Data, Fact, Facts, Kind, Part, Table
+from .cells import write_file
 
 
 def replay_trace(target: Target | None, request: Any) -> Answer:
@@ -54,8 +54,4 @@ def _write_image(played: Replay, path: str) -> int:
     :raises BadRequest: if the file cannot be written.
     """
     _, data = played.image()
-    try:
-        with open(path, "wb") as file:
-            return file.write(data)
-    except OSError as error:
-        raise BadRequest(f"cannot write {path}: {error.strerror}") from error
+    return write_file(path, data)

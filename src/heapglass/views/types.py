@@ -12,7 +12,7 @@ from ..errors import BadRequest
 from ..heap.heap import Heap
 from ..heap.target import Target
 from ..table import Absent, Address, Answer, Column, Data, Kind, Lines, Part, Table, Tag
-from .cells import finish, more_rows, row_limit
+from .cells import finish, more_rows, printed, row_limit
 
 TEXT_ROWS = 30
 START = 24  # bytes of a block that are shown
@@ -84,8 +84,7 @@ def _group_row(heap: Heap, found: Types, group: TypeGroup) -> tuple[Any, ...]:
 
 
 def _content(found: Types, row: int) -> str:
-    data = first_bytes(found.kinds.graph, row, START).rstrip(b"\0")
-    return "".join(chr(b) if 32 <= b < 127 and b != 92 else f"\\x{b:02x}" for b in data)
+    return printed(first_bytes(found.kinds.graph, row, START))
 
 
 # --- one type -------------------------------------------------------------------------------------

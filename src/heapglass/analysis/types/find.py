@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ...errors import NotFound
-from ...heap.columns import MMAPPED, UNKNOWN, USED, Columns
+from ...heap.columns import MMAPPED, UNKNOWN, USED
 from ...heap.heap import Heap
 from ...native import Group, Kinds, Requests, make_kinds
 from ...native import kinds as told
-from ..leaks import graph_of, usable_of
+from ..leaks import graph_of, own_rows, usable_of
 from ..roots import Roots, find_roots, scanned
 from .recognisers import RECOGNISERS, keys_of
 from .tables import Named, table_name
@@ -102,13 +102,8 @@ def _roots(heap: Heap) -> tuple[Roots | None, list[str]]:
 
 def _mark_own(heap: Heap, kinds: Kinds) -> dict[int, Named]:
     """Mark malloc's own chunks; return what they are called."""
-    graph = kinds.graph
-    for start, part in zip(graph.starts, graph.parts):
-        for chunk in heap.owners:
-            at = Columns(part.addresses, part.sizes, part.states).row_at(chunk)
-            if at is not None and part.first <= at < part.first + part.length:
-                kinds.kind[start + at - part.first] = told.KEYED
-                kinds.key[start + at - part.first] = OWN
+    for row in own_rows(heap, kinds.graph):
+        kinds.kind[row], kinds.key[row] = told.KEYED, OWN
     return {OWN: Named("malloc's own (tcache)", "malloc")}
 
 
