@@ -20,10 +20,11 @@ MAY = {
     "errors": set(),
     "table": set(),
     "memory": {"errors"},
+    "room": {"errors"},
     "source": {"memory"},
     "glibc": {"errors"},
     "native": {"errors", "memory"},
-    "targets": {"errors", "memory", "source", "glibc"},
+    "targets": {"errors", "memory", "room", "source", "glibc"},
     "locate": {"errors", "memory", "source", "glibc", "heap"},
     "heap": {"errors", "memory", "glibc", "native"},
     "model": {"errors", "memory", "glibc"},
@@ -40,7 +41,7 @@ MAY = {
     "cli": {"arguments", "commands", "render", "targets", "locate", "table", "errors"},
     "gdbext": {
         *("arguments", "commands", "render", "targets", "locate", "table", "errors"),
-        *("memory", "source", "glibc"),
+        *("memory", "room", "source", "glibc"),
     },
 }
 ENTRANCES = {"__init__": set(), "__main__": {"cli"}}  # the version, and `python -m heapglass`

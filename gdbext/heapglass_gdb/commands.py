@@ -28,7 +28,8 @@ from heapglass.table import Answer
 from .expressions import evaluate_in_gdb
 from .parameters import Settings
 from .printed import GdbTypes
-from .source import NO_TARGET, GdbSource, open_source
+from .source import NO_TARGET, GdbSource
+from .stopped import Stopped
 
 DEBUG = "HEAPGLASS_DEBUG"  # in the environment: a fault of heapglass is shown as Python has it
 
@@ -59,10 +60,16 @@ class Runner:
     """What a command does. *notice* is called first, each time."""
 
     def __init__(
-        self, prefix: str, command: Command, settings: Settings, notice: Callable[[], None]
+        self,
+        prefix: str,
+        command: Command,
+        settings: Settings,
+        stopped: Stopped,
+        notice: Callable[[], None],
     ) -> None:
         self._command = command
         self._settings = settings
+        self._stopped = stopped
         self._notice = notice
         self.help = help_text(command, prefix)
 
@@ -79,6 +86,7 @@ class Runner:
         except gdb.error as error:
             raise gdb.GdbError(visible(str(error))) from error
         except Exception as error:
+            self._stopped.drop()
             if os.environ.get(DEBUG):
                 raise
             said = visible(f"a fault in heapglass: {type(error).__name__}: {error}")
@@ -100,19 +108,15 @@ class Runner:
             return
         request = self._request(words)
         source = self._source()
-        try:
-            target = locate(source, self._settings.overrides()) if source else None
-            if target is not None:
-                target.tools = {"gdb": gdb.VERSION}
-                target.types = GdbTypes()
-            answer = ask(self._command, target, request)
-            for text in in_blocks(_output(answer, request, self._settings)):
-                gdb.write(text)
-            for warning in dict.fromkeys(answer.warnings) if request.format else ():
-                gdb.write(f"heapglass: {visible(warning)}\n", gdb.STDERR)
-        finally:
-            if source is not None:
-                source.close()
+        target = locate(source, self._settings.overrides()) if source else None
+        if target is not None:
+            target.tools = {"gdb": gdb.VERSION}
+            target.types = GdbTypes()
+        answer = ask(self._command, target, request)
+        for text in in_blocks(_output(answer, request, self._settings)):
+            gdb.write(text)
+        for warning in dict.fromkeys(answer.warnings) if request.format else ():
+            gdb.write(f"heapglass: {visible(warning)}\n", gdb.STDERR)
 
     def _request(self, words: list[str]) -> Request:
         request = parse(self._command, _joined(self._command, words), evaluate_in_gdb)
@@ -124,7 +128,7 @@ class Runner:
     def _source(self) -> GdbSource | None:
         """Return the target; None if the command can do without one and there is none."""
         try:
-            return open_source()
+            return self._stopped.open(self._settings.memory_limit)
         except HeapglassError as error:
             if not self._command.needs_target and str(error) == NO_TARGET:
                 return None

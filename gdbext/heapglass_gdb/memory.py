@@ -7,18 +7,23 @@ from collections.abc import Sequence
 import gdb
 
 from heapglass.errors import MemoryFault
-from heapglass.memory import Region
+from heapglass.memory import CachedMemory, Memory, Region
+from heapglass.room import Room
 
 PIECE = 16 << 20  # bytes asked of gdb at once: it hears Ctrl-C between two, and dies of too many
 END = 1 << 64
+LEAST_KEPT = 1 << 12  # bytes of a view that is kept; of a smaller one its block is
+LARGE = 1 << 20
+MOST_KEPT = 1 << 12
 
 
 class GdbMemory:
     """Reads through gdb. *regions* are the mappings, as far as they are known."""
 
-    def __init__(self, inferior: gdb.Inferior, regions: Sequence[Region]) -> None:
+    def __init__(self, inferior: gdb.Inferior, regions: Sequence[Region], room: Room) -> None:
         self._read_memory = inferior.read_memory
         self._regions = regions
+        self._room = room
 
     def read(self, address: int, size: int) -> bytes:
         """Return *size* bytes at *address*, or raise MemoryFault."""
@@ -42,7 +47,57 @@ class GdbMemory:
         if self._regions and end - start > sum(region.size for region in self._regions):
             raise MemoryFault(start, end - start, "more than the process has mapped")
         self.read(end - 1, 1)  # a wild end is found before much is read
-        pieces = bytearray()
+        pieces = self._room.buffer(start, end - start)
         for low in range(start, end, PIECE):
-            pieces += self.read(low, min(PIECE, end - low))
-        return memoryview(pieces).toreadonly()
+            high = min(low + PIECE, end)
+            pieces[low - start : high - start] = self.read(low, high - low)
+        return pieces.toreadonly()
+
+
+class KeptMemory:
+    """Memory of a target that stands still: each byte is asked for once.
+
+    *bulk* gives large pieces, *source* the small ones. Large pieces are kept up to a limit, those
+    that were read first go first.
+    """
+
+    def __init__(self, source: Memory, bulk: Memory, limit: int) -> None:
+        self._small = CachedMemory(source)
+        self._bulk = bulk
+        self._limit = limit
+        self._held: dict[tuple[int, int], memoryview] = {}
+        self._size = 0
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return *size* bytes at *address*; see `Memory.read`."""
+        return self._small.read(address, size)
+
+    def regions(self) -> Sequence[Region]:
+        """Return the mappings, empty if they are not known."""
+        return self._small.regions()
+
+    def view(self, start: int, end: int) -> memoryview:
+        """Return the bytes from *start* to *end* in one buffer, which may be of an earlier time."""
+        if end - start < LEAST_KEPT:
+            return memoryview(self.read(start, end - start))
+        known = self._known(start, end)
+        return known if known is not None else self._keep(start, end, self._bulk.view(start, end))
+
+    def _known(self, start: int, end: int) -> memoryview | None:
+        """Return what was read before; a part only of what is large, of which there are few."""
+        known = self._held.get((start, end))
+        if known is not None:
+            return known
+        for (low, high), data in self._held.items():
+            if low <= start and end <= high and high - low >= LARGE:
+                return data[start - low : end - low]
+        return None
+
+    def _keep(self, start: int, end: int, data: memoryview) -> memoryview:
+        self._held[start, end] = data
+        self._size += end - start
+        while self._size > self._limit or len(self._held) > MOST_KEPT:
+            low, high = next(iter(self._held))
+            del self._held[low, high]
+            self._size -= high - low
+        return data

@@ -134,6 +134,11 @@ class Settings:
         return self._text("prefix")
 
     @property
+    def memory_limit(self) -> int | None:
+        """Bytes of copies in memory, None for a quarter of what this machine has."""
+        return _limit(self._text("memory-limit")) if self._text("memory-limit") else None
+
+    @property
     def limit(self) -> int | None:
         """Rows of a listing, None for each command's own."""
         return _limit(self._text("limit")) if self._text("limit") else None
@@ -164,6 +169,11 @@ def _about(take_prefix: Callable[[], None]) -> dict[str, _About]:
         "limit": _About(
             "how many rows a listing shows",
             "A number; empty: each command's own. JSON and --all are not limited by it.",
+            _limit,
+        ),
+        "memory-limit": _About(
+            "how many bytes of a process are copied into memory",
+            "A number; empty: a quarter of this machine's memory. More goes into temporary files.",
             _limit,
         ),
         "prefix": _About(

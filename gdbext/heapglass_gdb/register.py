@@ -11,6 +11,7 @@ from heapglass.commands import COMMANDS
 from .commands import HeapCommand, Prefix, Runner
 from .kept import kept
 from .parameters import Settings
+from .stopped import Stopped
 
 NAME = "heapglass"
 MARK = "(heapglass)"  # in the help of our prefixes: tells them from another extension's
@@ -62,6 +63,7 @@ class _Owner:
     def __init__(self) -> None:
         self._ours = True
         self._settings: Settings | None = None
+        self._stopped = Stopped()
         self._table: dict[str, Runner] = kept("commands")
 
     def define(self, prefix: str, settings: Settings) -> None:
@@ -74,7 +76,7 @@ class _Owner:
         for command in COMMANDS:
             name = f"{prefix} {command.name}"
             known = name in self._table
-            self._table[name] = Runner(prefix, command, settings, self.look)
+            self._table[name] = Runner(prefix, command, settings, self._stopped, self.look)
             if not known:
                 HeapCommand(name, self._table)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import gdb
 
 from heapglass.errors import BadTarget, NotFound
-from heapglass.memory import CachedMemory, Memory, Region
+from heapglass.memory import Memory, Region
+from heapglass.room import Room
 from heapglass.source import Machine, Module, Part, Source, Symbol, Thread
 from heapglass.targets import OpenOptions, open_target
 from heapglass.targets.files import FileFinder
@@ -19,7 +21,7 @@ from heapglass.targets.process import ProcessSource
 from heapglass.targets.symbolfinder import SymbolFinder
 
 from .frames import frame_at
-from .memory import GdbMemory
+from .memory import GdbMemory, KeptMemory
 from .threads import read_threads
 
 NO_TARGET = "no process or core: start one (run, attach) or open a core (core-file)"
@@ -50,24 +52,55 @@ class GdbSource(Source, Protocol):
         ...
 
 
-def open_source() -> GdbSource:
-    """Return the target that gdb has selected. Close it.
+class Selected(NamedTuple):
+    """What gdb has selected: two that are equal are one target, as long as it stands still."""
+
+    kind: str  # "core", "live" or "remote"
+    inferior: int  # gdb's number
+    pid: int
+    core: str  # a core's file, and what tells it from another of that name
+    stamp: tuple[int, ...]
+    options: OpenOptions
+
+
+def selected(memory_limit: int | None) -> Selected:
+    """Return what gdb has selected.
 
     :raises HeapglassError: if there is none, or it cannot be used.
     """
     inferior = gdb.selected_inferior()
-    options = open_options()
+    options = replace(open_options(), exe=_program(), memory_limit=memory_limit)
     core = core_path(inferior)
     if core is not None:
-        return _core(core, options)
+        return Selected("core", inferior.num, inferior.pid, core, _stamp(core), options)
     threads = inferior.threads() if inferior.pid else ()
     if not threads:
         raise NotFound(NO_TARGET)
     if any(thread.is_running() for thread in threads):
         raise BadTarget(f"process {inferior.pid}", "it is running", "stop it first: interrupt")
-    if _is_native(inferior):
-        return _LiveSource(inferior, options)
-    return _RemoteSource(inferior, options)
+    kind = "live" if _is_native(inferior) else "remote"
+    return Selected(kind, inferior.num, inferior.pid, "", (), options)
+
+
+def _stamp(path: str) -> tuple[int, ...]:
+    try:
+        said = os.stat(path)
+    except OSError:
+        return ()
+    return said.st_dev, said.st_ino, said.st_size, said.st_mtime_ns
+
+
+def open_selected(chosen: Selected) -> GdbSource:
+    """Open what is selected. Close it.
+
+    :raises HeapglassError: if it cannot be used.
+    """
+    if chosen.kind == "core":
+        return _core(chosen.core, chosen.options)
+    inferior = gdb.selected_inferior()
+    if chosen.kind == "live":
+        return _LiveSource(inferior, replace(chosen.options, exe=""))
+    return _RemoteSource(inferior, chosen.options)
 
 
 def open_options() -> OpenOptions:
@@ -105,7 +138,7 @@ def _is_native(inferior: gdb.Inferior) -> bool:
 
 def _core(path: str, options: OpenOptions) -> GdbSource:
     """Open the core itself: its tables say more than gdb tells, and its memory needs no copy."""
-    source = open_target(path, replace(options, exe=_program()))
+    source = open_target(path, options)
     numbers = {thread.ptid[1] or thread.ptid[0]: thread.num for thread in _gdb_threads()}
     threads = [t._replace(number=numbers.get(t.id)) for t in source.threads()]
     return _Numbered(source, threads)
@@ -148,14 +181,19 @@ class _Numbered:
 
 
 class _LiveSource(_Numbered):
-    """A process of this machine: bytes through gdb, mappings and files through /proc."""
+    """A process of this machine: mappings, files and large pieces of memory through /proc.
+
+    Small pieces come through gdb, which hides its breakpoints: there are none in a heap.
+    """
 
     def __init__(self, inferior: gdb.Inferior, options: OpenOptions) -> None:
         process = ProcessSource(int(inferior.pid), options)
         super().__init__(process, read_threads(process.machine.abi))
         self._process = process
         self.kind, self.name = "live", f"process {inferior.pid}"
-        self.memory: Memory = CachedMemory(GdbMemory(inferior, process.memory.regions()))
+        room = Room(options.memory_limit)
+        through_gdb = GdbMemory(inferior, process.memory.regions(), room)
+        self.memory: Memory = KeptMemory(through_gdb, process.memory, room.limit)
         process.modules()
         self.warnings = [text for text in process.warnings if "not stopped" not in text]
         self.symbols = self._symbols
@@ -178,8 +216,10 @@ class _RemoteSource:
         regions = _mappings(self.machine)
         if not regions:
             self.warnings.append("the remote target does not tell its mappings")
-        self.memory: Memory = CachedMemory(GdbMemory(inferior, regions))
-        self._files = FileFinder(replace(options, exe=_program()))
+        room = Room(options.memory_limit)
+        through_gdb = GdbMemory(inferior, regions, room)
+        self.memory: Memory = KeptMemory(through_gdb, through_gdb, room.limit)
+        self._files = FileFinder(options)
         self._auxv = _read_auxv()
         self._finder = ModuleFinder(
             self.memory,

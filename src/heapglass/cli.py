@@ -47,6 +47,8 @@ where the files of the dead machine are:
   --exe FILE          the program itself
   --sysroot DIR       where the target's paths are looked up
   --debug-dir DIR     separate debug files (default /usr/lib/debug; may be given again)
+  --memory-limit N    bytes of a process that are copied into memory; more goes into temporary
+                      files (without: a quarter of this machine's memory)
   --unpack-limit N    bytes that a compressed core may unpack to
 
 what is known better than can be found:
@@ -173,6 +175,7 @@ _TARGET_OPTIONS = (
     "--exe",
     "--sysroot",
     "--debug-dir",
+    "--memory-limit",
     "--unpack-limit",
     "--glibc",
     "--main-arena",
@@ -215,6 +218,7 @@ def _options(found: dict[str, list[str]]) -> _Options:
         exe=last("--exe"),
         sysroot=last("--sysroot"),
         debug_dirs=tuple(found.get("--debug-dir", default.debug_dirs)),
+        memory_limit=number("--memory-limit"),
         unpack_limit=number("--unpack-limit"),
     )
     overrides = Overrides(

@@ -116,8 +116,7 @@ class ByteMemory:
 class CachedMemory:
     """Memory that fetches whole blocks from a slow source, such as gdb.
 
-    Make one for each command and drop it with the command: it never looks again
-    at a block, so across a `continue` it would be stale.
+    Drop it when the target goes on: it never looks again at a block.
     """
 
     def __init__(self, source: Memory, block_size: int = 1 << 14, blocks: int = 1 << 13) -> None:
@@ -129,16 +128,22 @@ class CachedMemory:
     def read(self, address: int, size: int) -> bytes:
         """Return *size* bytes at *address*; see `Memory.read`."""
         number, start = divmod(address, self._block_size)
-        if start + size > self._block_size or size < 0:
+        if not 0 <= size <= self._block_size:
             return self._source.read(address, size)
+        block = self._block(number)
+        if block is not None and start + size > self._block_size:
+            following = self._block(number + 1)
+            block = None if following is None else block + following
+        if block is None:
+            return self._source.read(address, size)  # at the edge of a mapping
+        return block[start : start + size]
+
+    def _block(self, number: int) -> bytes | None:
         if number not in self._blocks:
             if len(self._blocks) >= self._most:
                 self._blocks.clear()
             self._blocks[number] = self._fetch(number)
-        block = self._blocks[number]
-        if block is None:
-            return self._source.read(address, size)  # at the edge of a mapping
-        return block[start : start + size]
+        return self._blocks[number]
 
     def _fetch(self, number: int) -> bytes | None:
         try:

@@ -210,7 +210,7 @@ def test_settings_are_in_force_and_shown(program: Path):
     assert said[4] == "How many rows a listing shows: 2."
     assert said[6] == "How many rows a listing shows: not set."
     assert json.loads(said[8])["main_arena"]["how"] == "user"
-    assert len(said[9].splitlines()) == 7
+    assert len(said[9].splitlines()) == 8
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_ctrl_c_stops_a_listing_without_end(program: Path):
     assert "Traceback" not in after
 
 
-@pytest.mark.parametrize("place", ["locate", "open_source", "text_lines", "parse"])
+@pytest.mark.parametrize("place", ["locate", "ask", "text_lines", "parse"])
 def test_ctrl_c_while_it_works_says_quit_and_no_more(place: str, program: Path):
     script = (
         "python\nimport heapglass_gdb.commands as c, os, signal\n"

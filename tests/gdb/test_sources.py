@@ -76,15 +76,16 @@ def test_memory_is_read_exactly_or_not_at_all(program: Path, tmp_path: Path):
     script = """
 from heapglass.errors import MemoryFault
 from heapglass.memory import Region
+from heapglass.room import Room
 from heapglass_gdb.memory import GdbMemory
 
 block = int(gdb.parse_and_eval("blocks[0]"))
-memory = GdbMemory(gdb.selected_inferior(), [])
+memory = GdbMemory(gdb.selected_inferior(), [], Room())
 assert memory.read(block, 5) == b"aaaaa"
 assert memory.read(block, 0) == b""
 assert bytes(memory.view(block, block + 3)) == b"aaa"
 assert memory.regions() == []
-known = GdbMemory(gdb.selected_inferior(), [Region(block, block + 100)])
+known = GdbMemory(gdb.selected_inferior(), [Region(block, block + 100)], Room())
 faults = 0
 wild = [(0, 8), (-1, 8), (1 << 64, 8), (1 << 80, 8)]
 wild += [(block, 1 << 40), (block, 1 << 70), (block, -5)]
@@ -103,10 +104,11 @@ gdb.write(f"{faults} faults\\n")
 def test_a_large_view_is_put_together_from_pieces(program: Path, tmp_path: Path):
     script = """
 import heapglass_gdb.memory as m
+from heapglass.room import Room
 m.PIECE = 100
 block = int(gdb.parse_and_eval("blocks[0]"))
 whole = bytes(gdb.selected_inferior().read_memory(block - 50, 1234))
-view = m.GdbMemory(gdb.selected_inferior(), []).view(block - 50, block - 50 + 1234)
+view = m.GdbMemory(gdb.selected_inferior(), [], Room()).view(block - 50, block - 50 + 1234)
 assert view == whole and view.readonly
 gdb.write("the same\\n")
 """

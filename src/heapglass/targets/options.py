@@ -15,4 +15,5 @@ class OpenOptions:
     exe: str = ""  # the program itself; empty: as the target names it
     sysroot: str = ""  # folder in which the target's paths are looked up; empty: this machine
     debug_dirs: tuple[str, ...] = (DEBUG_DIR,)  # separate debug files, first wins; may be none
+    memory_limit: int | None = None  # bytes of copies in memory; None: a quarter of all there is
     unpack_limit: int | None = None  # bytes; None: HEAPGLASS_UNPACK_LIMIT, else UNPACK_LIMIT

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from ..errors import BadTarget, MemoryFault
 from ..memory import Region
+from ..room import Room
 from ..source import Machine, Module, Part, Symbol, Thread
 from .elf import BadElf, read_header
 from .files import FileFinder
@@ -30,9 +31,10 @@ _MAPPING = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) (...). ([0-9a-f]+) \S+ \d+ *(.*
 class ProcessMemory:
     """The memory of a process, through /proc/PID/mem. A `Memory`; regions are as at the start."""
 
-    def __init__(self, descriptor: int, regions: Sequence[Region]) -> None:
+    def __init__(self, descriptor: int, regions: Sequence[Region], room: Room) -> None:
         self._descriptor = descriptor
         self._regions = regions
+        self._room = room
 
     def regions(self) -> Sequence[Region]:
         """Return what was mapped when the process was opened."""
@@ -55,10 +57,7 @@ class ProcessMemory:
         if end < start:
             raise MemoryFault(start, end - start, "a negative size")
         self._probe(start, end)
-        try:
-            buffer = memoryview(bytearray(end - start))
-        except (MemoryError, OverflowError) as error:
-            raise MemoryFault(start, end - start, "more than this machine can hold") from error
+        buffer = self._room.buffer(start, end - start)
         here = start
         while here < end:
             here += self._read_into(buffer[here - start : here - start + PIECE], here)
@@ -107,7 +106,7 @@ class ProcessSource:
         self._auxv = read_auxv(self._slurp("auxv"), self.machine)
         self._files = FileFinder(options, self._folder)
         self._descriptor = self._open_memory()
-        self.memory = ProcessMemory(self._descriptor, regions)
+        self.memory = ProcessMemory(self._descriptor, regions, Room(options.memory_limit))
         inside = self._auxv.get(AT_ENTRY)
         exe = options.exe or f"{self._folder}/exe"
         self._finder = ModuleFinder(

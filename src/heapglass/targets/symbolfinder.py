@@ -18,6 +18,7 @@ class SymbolFinder:
         self._files = files
         self._memory = memory
         self._tables: dict[tuple[str, str], list[NamedTable]] = {}
+        self._searched: dict[tuple[Module, bytes, int], bytes | None] = {}
         self._nearest: dict[SymbolTable, Nearest] = {}
 
     def symbols(self, name: str) -> list[Symbol]:
@@ -79,4 +80,7 @@ class SymbolFinder:
             at = data.find(pattern)
             if at >= 0:
                 return data[at : at + limit]
-        return self._modules.search(module, pattern, limit, self._memory)
+        key = module, pattern, limit
+        if key not in self._searched:
+            self._searched[key] = self._modules.search(*key, self._memory)
+        return self._searched[key]
