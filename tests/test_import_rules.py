@@ -21,12 +21,13 @@ MAY = {
     "table": set(),
     "memory": {"errors"},
     "room": {"errors"},
+    "progress": set(),
     "source": {"memory"},
     "glibc": {"errors"},
     "native": {"errors", "memory"},
-    "targets": {"errors", "memory", "room", "source", "glibc"},
+    "targets": {"errors", "memory", "progress", "room", "source", "glibc"},
     "locate": {"errors", "memory", "source", "glibc", "heap"},
-    "heap": {"errors", "memory", "glibc", "native"},
+    "heap": {"errors", "memory", "progress", "glibc", "native"},
     "model": {"errors", "memory", "glibc"},
     "targets/trace.py": {"errors", "source", "model"},
     "views/replay.py": {"heap", "table", "model", "views"},
@@ -38,10 +39,13 @@ MAY = {
     "render": {"errors", "table"},
     "commands": {"views", "table"},
     "arguments": {"commands", "errors"},
-    "cli": {"arguments", "commands", "render", "targets", "locate", "table", "errors"},
+    "cli": {
+        *("arguments", "commands", "render", "targets", "locate", "table", "errors"),
+        "progress",
+    },
     "gdbext": {
         *("arguments", "commands", "render", "targets", "locate", "table", "errors"),
-        *("memory", "room", "source", "glibc"),
+        *("memory", "progress", "room", "source", "glibc", "heap"),
     },
 }
 ENTRANCES = {"__init__": set(), "__main__": {"cli"}}  # the version, and `python -m heapglass`

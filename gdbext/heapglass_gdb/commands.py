@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,7 +20,9 @@ from heapglass.arguments import (
 )
 from heapglass.commands import COMMANDS, Command, ask
 from heapglass.errors import HeapglassError
+from heapglass.heap.target import Target
 from heapglass.locate import locate
+from heapglass.progress import Progress
 from heapglass.render import in_blocks, json_pieces, record_pieces, text_lines
 from heapglass.render.colour import ansi, plain, wants_colour
 from heapglass.render.escape import visible
@@ -107,14 +110,11 @@ class Runner:
             gdb.write(f"{self.help}\n")
             return
         request = self._request(words)
-        source = self._source()
-        target = locate(source, self._settings.overrides()) if source else None
-        if target is not None:
-            target.tools = {"gdb": gdb.VERSION}
-            target.types = GdbTypes()
-        answer = ask(self._command, target, request)
-        for text in in_blocks(_output(answer, request, self._settings)):
-            gdb.write(text)
+        with Progress(sys.__stderr__) as progress:  # gdb's own is for its main thread alone
+            answer = ask(self._command, self._target(progress), request)
+            for text in in_blocks(_output(answer, request, self._settings)):
+                progress.stop()
+                gdb.write(text)
         for warning in dict.fromkeys(answer.warnings) if request.format else ():
             gdb.write(f"heapglass: {visible(warning)}\n", gdb.STDERR)
 
@@ -124,6 +124,16 @@ class Runner:
             request.limit = self._settings.limit
         request.width = gdb.parameter("width") or None
         return request
+
+    def _target(self, progress: Progress) -> Target | None:
+        source = self._source()
+        if source is None:
+            return None
+        target = locate(source, self._settings.overrides())
+        target.tools = {"gdb": gdb.VERSION}
+        target.types = GdbTypes()
+        target.report = progress
+        return target
 
     def _source(self) -> GdbSource | None:
         """Return the target; None if the command can do without one and there is none."""

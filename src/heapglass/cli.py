@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import __version__
 from .arguments import (
@@ -24,6 +24,7 @@ from .arguments import (
 from .commands import COMMANDS, Command, ask
 from .errors import BadRequest, HeapglassError
 from .locate import Overrides, locate
+from .progress import Progress
 from .render import in_blocks, json_pieces, record_pieces, text_lines
 from .render.colour import ansi, plain, wants_colour
 from .render.escape import visible
@@ -250,9 +251,12 @@ def _answer(command: Command, words: list[str]) -> int:
         example = f"heapglass {command.name} CORE (or a process id)"
         raise BadRequest(f"{command.name} needs a target", example)
     request = _parse(command, words[:at] + words[at + 1 :])
-    with open_target(words[at], options.open) as source:
-        answer = ask(command, locate(source, options.overrides), request)
-        return _show(answer, request)
+    with Progress(sys.stderr) as progress:
+        opened = replace(options.open, report=progress)
+        with open_target(words[at], opened) as source:
+            target = locate(source, options.overrides)
+            target.report = progress
+            return _show(ask(command, target, request), request, progress)
 
 
 def _parse(command: Command, words: Sequence[str]) -> argparse.Namespace:
@@ -262,8 +266,10 @@ def _parse(command: Command, words: Sequence[str]) -> argparse.Namespace:
     return request
 
 
-def _show(answer: Answer, request: argparse.Namespace) -> int:
+def _show(answer: Answer, request: argparse.Namespace, progress: Progress | None = None) -> int:
     for piece in in_blocks(_pieces(answer, request)):
+        if progress is not None and sys.stdout is not None and sys.stdout.isatty():
+            progress.stop()
         _write(piece)
     _write("", flush=True)
     if request.format:

@@ -117,6 +117,7 @@ def _split(heap: Heap, columns: Columns, low: int, high: int, less: int) -> Iter
 def graph_of(heap: Heap) -> Numbered:
     """Return all blocks as the nodes of a graph, their references as its edges."""
     swap = heap.words.buffer(0, memoryview(b"")).swap
+    heap.target.report("following pointers", 0, 0)
     return make_graph(heap_parts(heap), heap.words.size, swap, heap.layout.address_mask)
 
 
@@ -148,6 +149,7 @@ def find_leaks(heap: Heap, interior: bool = True) -> Leaks:
     reached = graph.mark(scanned(heap, roots), interior)
     for row in own_rows(heap, graph):
         reached[row] = BY_START  # whatever leads to them
+    heap.target.report("grouping what leaks", 0, 0)
     leaked, possibly = array("I"), array("I")
     for state in (USED, MMAPPED):
         leaked.extend(graph.select(reached, state, NOT_REACHED))

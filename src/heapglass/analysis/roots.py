@@ -283,8 +283,12 @@ def buffers(heap: Heap, start: int, end: int, size: int | None = None) -> Iterat
 def root_buffers(heap: Heap, roots: Roots) -> Iterator[tuple[Root, Buffer]]:
     """Yield the bytes of all ranges. What cannot be read is counted in `roots.unread`."""
     sparse = isinstance(heap.target.memory, Sparse)
+    total = sum(root.end - root.start for root in roots.ranges)
+    done = 0
     for root in roots.ranges:
         read = 0
+        heap.target.report("searching stacks and variables", done, total)
+        done += root.end - root.start
         for buffer in buffers(heap, root.start, root.end, BLOCK):
             read += len(buffer.data)
             yield root, buffer

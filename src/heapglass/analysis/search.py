@@ -30,8 +30,9 @@ def find_bytes(heap: Heap, pattern: bytes, aligned: int) -> Iterator[Hit]:
 
 def find_pointers(heap: Heap, low: int, high: int) -> Iterator[tuple[Hit, int]]:
     """Yield every aligned word of the heaps whose value is in [low, high), with that value."""
-    word = heap.words.size
-    for start, end in _ranges(heap):
+    word, ranges = heap.words.size, _ranges(heap)
+    for number, (start, end) in enumerate(ranges):
+        heap.target.report("searching", number, len(ranges))
         for first, last in _worth(heap, start, end, word if low > 0 else None):
             for base, view in heap.words.spans(first + -(first - start) % word, last):
                 buffer = heap.words.buffer(base, view)

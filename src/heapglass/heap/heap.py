@@ -18,6 +18,8 @@ from .target import Target
 from .tcache import Tcache, read_tcache
 from .words import Words
 
+WALKING = "walking the chunks"  # as it is reported
+
 
 class Chunk(NamedTuple):
     """A row taken out of the columns because somebody looks."""
@@ -73,6 +75,7 @@ class Heap:
     @cached_property
     def bins(self) -> dict[int, list[FreeList]]:
         """Fast, unsorted, small and large bins by arena."""
+        self.target.report("following the lists", 0, 0)
         return {
             arena.address: fast_lists(self.words, arena) + bin_lists(self.words, arena)
             for arena in self.arenas
@@ -132,9 +135,12 @@ class Heap:
             self.anchors,
             self.page_size,
         )
+        report, heaps = self.target.report, self.heap_segments
+        report(WALKING, 0, len(heaps))
         found = finder.pieces()
         self.problems += finder.problems
-        for heap in self.heap_segments:
+        for number, heap in enumerate(heaps):
+            report(WALKING, number, len(heaps))
             walk_segment(self.words, heap, self.anchors)
             found.append(heap)
         self._say_blind(found)

@@ -10,6 +10,7 @@ from ..errors import NotFound
 from ..glibc.layout import Layout
 from ..glibc.releases import Version, name
 from ..memory import Memory
+from ..progress import Report, quiet
 
 NO_SYMBOLS_HINT = (
     "install the C library's debug symbols (libc6-dbg), name their folder with --debug-dir, "
@@ -106,6 +107,7 @@ class Target:
     address_of: Callable[[str], int | None] = _no_address  # of a variable, by its symbol
     frame_at: Callable[[int, int], str] = _no_frame  # of a thread's id and an address
     types: TypePrinter | None = None
+    report: Report = quiet  # how far it is: for a command that takes long
     pid: int | None = None
     kind: str = ""
     name: str = ""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple, Protocol, cast
 
 from ..errors import BadTarget
+from ..progress import Report
 from .options import UNPACK_LIMIT, OpenOptions
 
 LIMIT_VARIABLE = "HEAPGLASS_UNPACK_LIMIT"
@@ -77,7 +78,8 @@ def unpack(descriptor: int, name: str, options: OpenOptions) -> Unpacked | None:
         return None
     file = tempfile.TemporaryFile(prefix="heapglass-")  # noqa: SIM115 - the caller has it
     try:
-        warnings = _fill(file, descriptor, kind, name, _limit(options))
+        pieces = _reported(_pieces(descriptor, kind, name), descriptor, options.report)
+        warnings = _fill(file, pieces, name, _limit(options))
     except BaseException:
         file.close()
         raise
@@ -100,12 +102,20 @@ def _limit(options: OpenOptions) -> int:
         raise BadTarget(LIMIT_VARIABLE, f"{said!a} is not a number of bytes") from error
 
 
-def _fill(file: IO[bytes], descriptor: int, kind: str, name: str, limit: int) -> list[str]:
+def _reported(pieces: Iterator[bytes], descriptor: int, report: Report) -> Iterator[bytes]:
+    """Yield the pieces; report how far the reading is, where the file's offset tells."""
+    total = os.fstat(descriptor).st_size
+    for data in pieces:
+        report("unpacking", os.lseek(descriptor, 0, os.SEEK_CUR), total)
+        yield data
+
+
+def _fill(file: IO[bytes], pieces: Iterator[bytes], name: str, limit: int) -> list[str]:
     """Write the unpacked bytes; return warnings."""
     said = os.statvfs(file.fileno())
     space = max(0, said.f_bavail * said.f_frsize - KEPT_FREE)
     try:
-        size, cut = _copy(file, _pieces(descriptor, kind, name), name, limit, space)
+        size, cut = _copy(file, pieces, name, limit, space)
         file.truncate(size)
         file.flush()
     except OSError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..progress import Report, quiet
+
 DEBUG_DIR = "/usr/lib/debug"
 UNPACK_LIMIT = 64 << 30  # bytes, of what comes out of a compressed core
 
@@ -17,3 +19,4 @@ class OpenOptions:
     debug_dirs: tuple[str, ...] = (DEBUG_DIR,)  # separate debug files, first wins; may be none
     memory_limit: int | None = None  # bytes of copies in memory; None: a quarter of all there is
     unpack_limit: int | None = None  # bytes; None: HEAPGLASS_UNPACK_LIMIT, else UNPACK_LIMIT
+    report: Report = quiet

@@ -76,6 +76,7 @@ def find_types(heap: Heap) -> Types:
     names = _mark_own(heap, kinds)
     if roots is not None:
         kinds.held_by(scanned(heap, roots))
+    heap.target.report("telling types", 0, 0)
     kinds.held_by_blocks()
     for recogniser in RECOGNISERS:
         keys = recogniser(heap, graph, roots)
