@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 from ..errors import BadRequest, UnsupportedGlibc
@@ -50,6 +51,7 @@ class Machine(Report):
         self.small_to_bin = has("free_small_to_bin")
         self.limit_at = self.mp.get("tcache_unsorted_limit", 0)
         self._let_go_on()
+        self.ended: deque[int] = deque()  # blocks of threads that ended, the oldest first
         self.start_tls = 0  # the thread that runs ptmalloc_init
         self.start_values: Mapping[str, int] = {}
 
@@ -253,6 +255,7 @@ class Thread:
         else:
             machine.entry.shutdown()
             machine.leave_arena()
+        machine.ended.append(self.tls)
 
 
 class Allocator(Thread):
@@ -353,14 +356,23 @@ class Allocator(Thread):
 
     def thread(self) -> Thread:
         """Start another thread; it runs when its methods are called."""
-        self._threads += 1
         machine = self.machine
-        tls = _TLS[machine.SZ] + self._threads * _BLOCK
-        if (self._threads + 1) * _BLOCK > _TLS_ROOM:
-            raise BadRequest(f"too many threads: {self._threads}")
+        tls = self._next_tls()
         self._new_tls(tls)
         machine.store(machine.at["single_threaded"], 0)
-        return Thread(machine, tls, self._threads + 1)
+        return Thread(machine, tls, (tls - _TLS[machine.SZ]) // _BLOCK + 1)
+
+    def _next_tls(self) -> int:
+        """A block that no thread had, or the one whose thread has been dead for longest."""
+        machine = self.machine
+        if (self._threads + 2) * _BLOCK <= _TLS_ROOM:
+            self._threads += 1
+            return _TLS[machine.SZ] + self._threads * _BLOCK
+        if not machine.ended:
+            raise BadRequest(f"too many threads: {self._threads + 1}")
+        tls = machine.ended.popleft()
+        machine.space.fill(tls, 0, _BLOCK)
+        return tls
 
     def sbrk(self, delta: int) -> int:
         """Move the break as the program itself may do; where it was, 0 if it cannot."""

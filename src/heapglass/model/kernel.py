@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .space import Space
 
 PMD = 2 << 20  # what a huge page covers
 HUGE = "/anon_hugepage"  # the name of mappings made of huge pages
+BREAK = "brk"  # for permissions, where it is the break that should grow
+UNKNOWN = -1  # of `Kernel.recorded`: nothing is known, the model says
 THP_MODES = ("always", "madvise", "never")
 
 
@@ -38,6 +40,9 @@ class Kernel:
         self.failing_mmaps = 0  # so many mmaps fail next; -1: all of them
         self.thp_mode = thp_mode  # one of THP_MODES
         self.huge_sizes = (PMD, 1 << 30)  # of pages that MAP_HUGETLB can ask for, the default first
+        # Where a real kernel placed what is asked for by size and permissions, if that is known:
+        # None: it refused; UNKNOWN: place it as always.
+        self.recorded: Callable[[int, str], int | None] | None = None
         self.has_huge_pages = True  # whether enough of them are reserved
         if brk % page_size:  # somebody moved it before: the rest of that page is there
             space.map(brk & -page_size, self.page_up(brk), "rw-", "[heap]")
@@ -58,7 +63,8 @@ class Kernel:
             return None
         old_end, new_end = self.page_up(old), self.page_up(new)
         if new_end > old_end:
-            if self.brk_blocked or self._in_the_way(old_end, new_end):
+            refused = self.recorded and self.recorded(delta, BREAK) is None
+            if self.brk_blocked or refused or self._in_the_way(old_end, new_end):
                 return None
             self._extend(old_end, new_end)
         elif new_end < old_end:
@@ -98,6 +104,11 @@ class Kernel:
         size = size + huge - 1 & -huge if huge else self.page_up(size)
         if not 0 < size <= self.mmap_top:
             return None
+        known = self._known(size, perms)
+        if known is None:
+            return None
+        if known != UNKNOWN:
+            hint = known
         start = hint if hint and self._free(hint, hint + size) else self._gap(size, huge)
         if start is not None:
             self.space.map(start, start + size, perms, f"{HUGE} {huge}" if huge else "")
@@ -107,6 +118,14 @@ class Kernel:
         return end <= self.space.most and not any(
             low < end and start < high for low, high in self._taken()
         )
+
+    def _known(self, size: int, perms: str) -> int | None:
+        """Return what `recorded` says, as far as it can be: pages, of which none is in use."""
+        known = self.recorded(size, perms) if self.recorded else UNKNOWN
+        return known if known is None or self._pages_free(known, size) else UNKNOWN
+
+    def _pages_free(self, start: int, size: int) -> bool:
+        return start > 0 and not start % self.page_size and self._free(start, start + size)
 
     def _gap(self, size: int, huge: int = 0) -> int | None:
         if huge:
@@ -155,7 +174,13 @@ class Kernel:
         if self.failing_mmaps:
             self.failing_mmaps -= self.failing_mmaps > 0
             return None
+        said = self.recorded(new, "rw-") if self.recorded else UNKNOWN
+        if said is None:
+            return None
         last = self.space.mapping_at(start + old - 1)
+        if said not in (UNKNOWN, start) and self._pages_free(said, new):
+            self.space.move(start, start + old, said, new)
+            return said
         if last and last.end == start + old and self._free(start + old, start + new):
             self.space.grow(last, start + new)
             return start

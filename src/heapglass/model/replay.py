@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from ..errors import BadTarget, MallocAbort, MemoryFault
 from .allocator import Allocator, Thread
-from .trace import GIVES, Call, Trace
+from .kernel import BREAK, UNKNOWN
+from .trace import GIVES, RECORDED, Call, Trace
 
 MOST_THREADS = 500
 
@@ -64,6 +65,8 @@ def new_allocator(trace: Trace) -> Allocator:
         heap_base=head.heap_base,
         page_size=head.page_size,
         main_arena=head.main_arena,
+        mmap_top=head.mmap_top,
+        ncpu=head.ncpu or 1,
     )
 
 
@@ -81,6 +84,11 @@ class _Player:
         self._trace, self._keep_going = trace, keep_going
         allocator = new_allocator(trace)
         self._names: dict[str, int] = {}
+        self._ended: dict[int, Thread] = {}
+        self._places: list[int | None] = []  # what mmap answered in the call that runs
+        self._call: Call | None = None
+        if trace.header.maps == RECORDED:
+            allocator.kernel.recorded = self._recorded
         self.result = Replay(allocator, {1: allocator})
 
     def run(self) -> Replay:
@@ -96,6 +104,7 @@ class _Player:
         """Play a call; whether it was not as recorded."""
         result, expected = self.result, _expected(call)
         result.calls += 1
+        self._call, self._places = call, list(call.maps)
         pointer: int | None = None
         try:
             pointer = self._do(call)
@@ -125,7 +134,10 @@ class _Player:
         if call.op == "brk":
             was = self.result.allocator.kernel.sbrk(values["delta"])
             return self.result.allocator.layout.max_address if was is None else was
-        thread = self.result.threads.get(call.thread) or self._start(call)
+        thread = self.result.threads.get(call.thread)
+        if thread is None and call.late:
+            thread = self._ended.get(call.thread)
+        thread = thread or self._start(call)
         if call.op in GIVES:
             pointer = self._allocate(thread, call)
             if "id" in values:
@@ -156,6 +168,23 @@ class _Player:
         words = [values["alignment"]] if "alignment" in values else []
         return function(*words, values["size"])
 
+    def _recorded(self, size: int, perms: str) -> int | None:
+        """Where the real kernel placed it: as the call says, else as its pointer tells."""
+        call, machine = self._call, self.result.allocator.machine
+        if self._places and perms != BREAK:
+            return self._places.pop(0)
+        if call is None or call.op not in GIVES or "ptr" not in call.values:
+            return UNKNOWN
+        ptr = int(call.values["ptr"])
+        if not ptr:
+            return None
+        if perms == BREAK:
+            return UNKNOWN
+        if perms == "---":  # a heap, which is looked for in twice its size, then exactly
+            most = machine.heap_max_size()
+            return None if size > most else ptr & -most
+        return ptr - machine.HDR & -machine.kernel.page_size
+
     def _pointer(self, call: Call, key: str = "ptr", name_key: str = "id") -> int:
         values = call.values
         if key in values:
@@ -181,7 +210,7 @@ class _Player:
     def _exit(self, thread: Thread, call: Call) -> None:
         if call.thread == 1:
             raise BadTarget(self._trace.name, f"line {call.line}: thread 1 cannot end")
-        del self.result.threads[call.thread]
+        self._ended[call.thread] = self.result.threads.pop(call.thread)
         thread.exit()
 
     def _trim(self, thread: Thread, call: Call) -> None:

@@ -15,6 +15,12 @@ from typing import IO, Any, NamedTuple
 from ..errors import BadTarget
 
 MARK = "heapglass_trace"
+RECORDED = "recorded"
+MOST_CPUS = 1 << 16
+MOST_MAPS, MOST_FRAMES = 64, 256  # of one call
+NOT_FRESH = (
+    "the recording began on a heap in use, which the model does not have: what it answers differs"
+)
 LINE = 1 << 24  # bytes of a line, at most
 # What each op has: (key, kind). A kind that ends with "?" may be left out.
 _POINTER = (("ptr", "pointer?"), ("id", "text?"))
@@ -54,6 +60,9 @@ class Call(NamedTuple):
     values: Mapping[str, Any]
     abort: str | None  # the text with which it is recorded to have aborted
     signal: str | None  # the signal that it is recorded to have died of
+    maps: tuple[int | None, ...] = ()  # what mmap and mremap answered in it, None: refused
+    stack: tuple[str, ...] = ()  # who called, innermost first: "0x401136 main+0x12"
+    late: bool = False  # made by a thread that has emptied its tcache already, at its end
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,11 @@ class Header:
     page_size: int = 4096
     tunables: Mapping[str, int] = field(default_factory=dict)
     main_arena: int = 0  # 0: not said
+    mmap_top: int = 0  # below which mmap places; 0: not said
+    ncpu: int = 0  # processors that malloc counts, for its limit of arenas; 0: not said
+    maps: str = ""  # RECORDED: where mmap placed things is in the calls, not the model's to say
+    fresh: bool = True  # False: the heap was in use when the recording began
+    by: str = ""  # what recorded it: "gdb", "recorder"; empty: not said
 
     def line(self) -> str:
         """Return it as the first line of a trace."""
@@ -73,8 +87,14 @@ class Header:
         if self.heap_base:
             said["heap_base"] = hex(self.heap_base)
         said.update(page_size=self.page_size, tunables=dict(self.tunables))
-        if self.main_arena:
-            said["main_arena"] = hex(self.main_arena)
+        for name in ("main_arena", "mmap_top"):
+            if getattr(self, name):
+                said[name] = hex(getattr(self, name))
+        for name in ("ncpu", "maps", "by"):
+            if getattr(self, name):
+                said[name] = getattr(self, name)
+        if not self.fresh:
+            said["fresh"] = False
         return json.dumps(said)
 
 
@@ -88,7 +108,7 @@ class Trace:
 
 
 def call_line(op: str, **values: Any) -> str:
-    """Return one line of a trace; pointers are given as integers, bytes as bytes.
+    """Return one line of a trace; pointers (also of *maps*) are integers, bytes are bytes.
 
     :raises KeyError: if there is no such op.
     """
@@ -98,6 +118,8 @@ def call_line(op: str, **values: Any) -> str:
         kind = kinds.get(key, "any").rstrip("?")
         if kind == "pointer" and value is not None:
             said[key] = hex(value)
+        elif key == "maps":
+            said[key] = [None if place is None else hex(place) for place in value]
         else:
             said[key] = value.hex() if kind == "bytes" else value
     return json.dumps(said)
@@ -199,6 +221,11 @@ def _header(path: str, said: Mapping[str, Any]) -> Header:
         _value(path, 1, "page_size", "size", said.get("page_size", 4096)),
         tunables,
         _value(path, 1, "main_arena", "pointer", said.get("main_arena", 0)),
+        _value(path, 1, "mmap_top", "pointer", said.get("mmap_top", 0)),
+        min(_value(path, 1, "ncpu", "size", said.get("ncpu", 0)), MOST_CPUS),
+        RECORDED if said.get("maps") == RECORDED else "",
+        said.get("fresh") is not False,
+        _value(path, 1, "by", "text", said.get("by", "")),
     )
 
 
@@ -218,7 +245,23 @@ def _calls(path: str, lines: Iterator[tuple[int, bytes]]) -> Iterator[Call]:
             values,
             str(abort) if abort is not None else None,
             str(signal) if signal is not None else None,
+            tuple(_list(path, number, said, "maps", "pointer", MOST_MAPS)),
+            tuple(name or "" for name in _list(path, number, said, "stack", "text", MOST_FRAMES)),
+            said.get("late") is True,
         )
+
+
+def _list(
+    path: str, number: int, said: Mapping[str, Any], key: str, kind: str, most: int
+) -> Iterator[Any]:
+    """Yield the checked values of a list, which may be left out; null is None."""
+    values = said.get(key)
+    if values is None:
+        return
+    if not isinstance(values, list) or len(values) > most:
+        raise BadTarget(path, f"line {number}: {key} is no list of up to {most}")
+    for value in values:
+        yield None if value is None else _value(path, number, key, kind, value)
 
 
 def _values(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from ..model.replay import Replay, replay
-from ..model.trace import read_trace
+from ..model.trace import NOT_FRESH, read_trace
 from ..source import Machine, Module, Part, Symbol, Thread
 
 LIBC = "/lib/libc.so.6"  # the name that the model's C library goes by
@@ -22,7 +22,8 @@ def open_trace(path: str) -> TraceSource:
     :raises BadTarget: if it is none, or a line makes no sense.
     :raises UnsupportedGlibc: if its release is not in the tables.
     """
-    return TraceSource(path, replay(read_trace(path), keep_going=True))
+    trace = read_trace(path)
+    return TraceSource(path, replay(trace, keep_going=True), trace.header.fresh)
 
 
 class TraceSource:
@@ -31,14 +32,14 @@ class TraceSource:
     pid: int | None = None
     kind = "trace"
 
-    def __init__(self, name: str, played: Replay) -> None:
+    def __init__(self, name: str, played: Replay, fresh: bool = True) -> None:
         self.replay = played
         allocator = played.allocator
         layout = allocator.layout
         self.name = name
         self.machine = Machine(layout.abi, layout.word, layout.order)
         self.memory = allocator.memory
-        self.warnings = list(_warnings(self.replay))
+        self.warnings = [*([] if fresh else [NOT_FRESH]), *_warnings(self.replay)]
         self._release = layout.release
 
     def __enter__(self) -> TraceSource:

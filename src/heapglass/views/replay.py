@@ -6,14 +6,15 @@ from typing import Any
 
 from ..heap.target import Target
 from ..model.replay import Ending, Replay, replay
-from ..model.trace import read_trace
+from ..model.trace import NOT_FRESH, Trace, read_trace
 from ..table import Address, Answer, Column, Data, Fact, Facts, Kind, Part, Table
 from .cells import write_file
 
 
 def replay_trace(target: Target | None, request: Any) -> Answer:
     """Play a trace in the model and compare every recorded pointer and abort."""
-    played = replay(read_trace(request.trace), bool(request.keep_going))
+    trace = read_trace(request.trace)
+    played = replay(trace, bool(request.keep_going))
     image = _write_image(played, request.image) if request.image else None
     facts = [Fact("calls", "calls", played.calls, Kind.COUNT)]
     if played.abort:
@@ -41,7 +42,11 @@ def replay_trace(target: Target | None, request: Any) -> Answer:
     ]
     layout = played.allocator.layout
     described = {"abi": layout.abi, "glibc": layout.release, "pid": None}
-    return Answer("replay", parts, [], described, 1 if played.mismatches else 0)
+    return Answer("replay", parts, _warnings(trace), described, 1 if played.mismatches else 0)
+
+
+def _warnings(trace: Trace) -> list[str]:
+    return [] if trace.header.fresh else [NOT_FRESH]
 
 
 def _ending(ending: Ending | None) -> dict[str, Any] | None:

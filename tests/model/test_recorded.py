@@ -1,0 +1,145 @@
+"""Traces of real processes: where mmap placed things is taken from them."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heapglass.cli import main
+from heapglass.errors import BadTarget
+from heapglass.model.replay import Replay, replay
+from heapglass.model.trace import Call, Header, call_line, read_trace, write_trace
+
+HEAD = {"heapglass_trace": 1, "glibc": "2.36", "maps": "recorded"}
+MIB = 1 << 20
+PLACE = 0x7FFF_1234_5000
+FAR = PLACE + 64 * MIB
+HEAP = 0x7FFF_0400_0000
+FIRST = 0x8D0  # of a thread's first block in its arena: heap_info, malloc_state
+TCACHE = 0x290
+
+
+def trace(path: Path, *calls: dict[str, Any], head: dict[str, Any] | None = None) -> str:
+    file = path / "t.jsonl"
+    file.write_text("\n".join(json.dumps(line) for line in (head or HEAD, *calls)))
+    return str(file)
+
+
+def played(path: Path, *calls: dict[str, Any], head: dict[str, Any] | None = None) -> Replay:
+    return replay(read_trace(trace(path, *calls, head=head)))
+
+
+def test_the_added_keys_are_written_and_read(tmp_path: Path) -> None:
+    header = Header("2.41", mmap_top=0x7FFFF7000000, ncpu=4, maps="recorded", fresh=False, by="gdb")
+    lines = [
+        call_line("malloc", size=1, ptr=0x1000, maps=[None, 0x2000], stack=["0x1 main+0x1"]),
+        call_line("free", ptr=0x1000, late=True),
+    ]
+    text = io.StringIO()
+    write_trace(text, header, lines)
+    (tmp_path / "t").write_text(text.getvalue())
+
+    found = read_trace(str(tmp_path / "t"))
+    assert found.header == header
+    first, second = found.calls
+    assert first == Call(
+        2, "malloc", 1, {"size": 1, "ptr": 0x1000}, None, None, (None, 0x2000), ("0x1 main+0x1",)
+    )
+    assert second.late
+    assert not first.late
+
+
+@pytest.mark.parametrize("maps", ["0x1000", [1.5], ["wild"], [0] * 65])
+def test_places_that_make_no_sense(tmp_path: Path, maps: Any) -> None:
+    with pytest.raises(BadTarget, match="line 2: maps"):
+        played(tmp_path, {"op": "malloc", "size": 1, "maps": maps})
+
+
+def test_a_mapping_is_where_it_was(tmp_path: Path) -> None:
+    call = {"op": "malloc", "size": MIB, "ptr": hex(PLACE + 16)}
+    assert played(tmp_path, call).mismatches == []
+    plain = {"heapglass_trace": 1, "glibc": "2.36"}
+    assert played(tmp_path, call, head=plain).mismatches != []
+
+
+def test_an_aligned_block_says_where_its_mapping_began(tmp_path: Path) -> None:
+    """Its header stands pages behind the start, which its pointer does not tell."""
+    block = PLACE + (1 << 16) & -(1 << 16)
+    call = {"op": "memalign", "alignment": 1 << 16, "size": MIB, "ptr": hex(block)}
+    assert played(tmp_path, {**call, "maps": [hex(PLACE)]}).mismatches == []
+
+
+def test_a_block_that_moved_and_one_that_was_refused(tmp_path: Path) -> None:
+    calls = [
+        {"op": "malloc", "size": MIB, "ptr": hex(PLACE + 16)},
+        {
+            "op": "realloc",
+            "old": hex(PLACE + 16),
+            "size": 3 * MIB,
+            "ptr": hex(PLACE + 64 * MIB + 16),
+        },
+        {"op": "malloc", "size": MIB, "ptr": hex(PLACE + 16)},
+        {"op": "malloc", "size": 1 << 45, "ptr": "0x0"},
+    ]
+    assert played(tmp_path, *calls).mismatches == []
+
+
+def test_a_threads_heap_is_where_it_was(tmp_path: Path) -> None:
+    block = {"op": "malloc", "size": 24, "ptr": hex(HEAP + FIRST + TCACHE + 16), "thread": 2}
+    first = {"op": "malloc", "size": 24}
+    start = {"op": "thread_start", "thread": 2}
+    end = {"op": "thread_exit", "thread": 2}
+    assert played(tmp_path, first, start, block, end).mismatches == []
+    # A thread whose first call gives none of its heap away.
+    big = {"op": "malloc", "size": MIB, "ptr": hex(PLACE + 16), "thread": 2}
+    places = {"maps": [None, hex(HEAP), hex(PLACE)]}
+    assert played(tmp_path, first, start, {**big, **places}, block).mismatches == []
+
+
+def test_what_would_cover_malloc_itself_is_not_believed(tmp_path: Path) -> None:
+    first = {"op": "malloc", "size": 24}
+    call = {"op": "malloc", "size": MIB, "ptr": hex(0x555555559010)}
+    assert played(tmp_path, first, call).mismatches[0].line == 3
+
+
+def test_a_late_free_goes_past_the_tcache(tmp_path: Path) -> None:
+    calls = [
+        {"op": "malloc", "size": 24, "id": "a"},
+        {"op": "malloc", "size": 1000, "id": "b"},
+        {"op": "malloc", "size": 24, "id": "top"},
+        {"op": "thread_start", "thread": 2},
+        {"op": "malloc", "size": 24, "thread": 2},
+        {"op": "thread_exit", "thread": 2},
+    ]
+    late = {"op": "free", "id": "b", "thread": 2, "late": True}
+    result = played(tmp_path, *calls, late)
+    assert sorted(result.threads) == [1]
+    machine = result.allocator.machine
+    b = result.pointers[1]
+    assert b is not None
+    assert machine.load(b) == machine.main + machine.layout.state.offset("top")  # unsorted
+
+
+def test_many_threads_one_behind_the_other(tmp_path: Path) -> None:
+    calls: list[dict[str, Any]] = [{"op": "malloc", "size": 24}]
+    for number in range(2, 700):
+        calls += [
+            {"op": "thread_start", "thread": number},
+            {"op": "malloc", "size": 24, "thread": number},
+            {"op": "thread_exit", "thread": number},
+        ]
+    result = played(tmp_path, *calls)
+    assert result.calls == len(calls)
+    assert len({pointer >> 26 for pointer in result.pointers if pointer}) == 2  # one arena, reused
+
+
+def test_a_heap_in_use_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = trace(tmp_path, {"op": "malloc", "size": 1}, head={**HEAD, "fresh": False})
+    assert main(["replay", path]) == 0
+    assert "on a heap in use" in capsys.readouterr().out
+    assert main(["info", path]) == 0
+    assert "on a heap in use" in capsys.readouterr().out
