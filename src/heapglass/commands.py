@@ -255,6 +255,11 @@ COMMANDS: tuple[Command, ...] = (
                 "how much of a block's bytes is shown: its start, none or full",
                 choices=("start", "none", "full"),
             ),
+            Argument(
+                "--suppress",
+                "rules in LeakSanitizer's form, leak:PATTERN a line: what is not told of",
+                metavar="FILE",
+            ),
             Argument("--fail", "the exit status is 1 if something is leaked", "flag"),
         ),
         help="Registers and stacks of all threads (from the stack pointer on) and all writable "
@@ -264,7 +269,12 @@ COMMANDS: tuple[Command, ...] = (
         "points to it, the rest hangs off those or is a cycle. An old word may keep a block alive "
         "that nobody uses any more; a pointer that is stored mangled (setjmp, atexit) is not seen. "
         "In the shell the registers of a running process are not known: a core has them.",
-        examples=("leaks", "leaks --interior start --fail", "leaks --content none --json"),
+        examples=(
+            "leaks",
+            "leaks --interior start",
+            "leaks --suppress known-leaks --fail",
+            "leaks --content none --json",
+        ),
     ),
     Command(
         "refs",

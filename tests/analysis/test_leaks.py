@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heapglass.analysis import leaks
+from heapglass.analysis import leakgroups, leaks
+from heapglass.arguments import find_command, parse
+from heapglass.commands import ask
+from heapglass.errors import BadRequest
+from heapglass.heap.target import Near
 from heapglass.native import compiled, loops
 
 from ..views.asked import document, lines
@@ -17,12 +24,19 @@ MACHINES = pytest.mark.parametrize(
 )
 
 
+def use(monkeypatch: pytest.MonkeyPatch, made: Any) -> None:
+    """Use these loops."""
+    monkeypatch.setattr(leaks, "make_graph", made.make_graph)
+    monkeypatch.setattr(leakgroups, "make_graph", made.make_graph)
+    monkeypatch.setattr(leakgroups, "make_kinds", made.make_kinds)
+
+
 @pytest.fixture(params=["python", "native"], autouse=True)
 def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both kinds of loops, whatever this Python uses by itself."""
     made = loops if request.param == "python" else compiled.load()
     assert made is not None
-    monkeypatch.setattr(leaks, "make_graph", made.make_graph)
+    use(monkeypatch, made)
 
 
 def totals(made: HeldHeap, more: str = "") -> dict[str, tuple[int, int]]:
@@ -126,6 +140,119 @@ def test_groups_have_a_size_and_first_words_in_common():
     assert first["words"] == ["program+0x10", "block"]
 
 
+def test_groups_and_heads_say_the_type_as_far_as_it_is_told():
+    made = HeldHeap(8)
+    made.hold(VARIABLES, 7)
+    made.target.symbol_at = {VARIABLES + 0x10: Near("_ZTV6Square", 16, "/program")}.get
+    made.set_word(made.mem(0), VARIABLES + 0x10)
+    made.memory.write(made.mem(1), b"a text")
+    for one, other in ((2, 3), (3, 2)):  # next and prev, as a list has them
+        made.hold(made.mem(one), other)
+        made.hold(made.mem(one) + 8, other)
+    made.set_word(made.mem(4), 0x1234)
+    made.set_word(made.mem(7), VARIABLES + 0x20)
+    found = document(made.target, "leaks --all")
+    types = {int(group["example"], 16): (group["type"], group["how"]) for group in found["groups"]}
+    assert types[made.mem(0)] == ("Square", "vtable")
+    assert types[made.mem(1)] == ("text", "bytes")
+    assert types[made.mem(2)] == types[made.mem(3)] == ("list node", "shape")
+    assert types[made.mem(4)] == (None, None)
+    heads = {int(head["user"], 16): head["type"] for head in found["heads"]}
+    assert heads[made.mem(0)] == "Square"
+    assert made.mem(7) not in {*types, *heads}
+
+
+# --- rules ----------------------------------------------------------------------------------------
+
+
+def ruled(made: HeldHeap, folder: Path, *rules: str) -> Any:
+    """What `leaks` says with these rules."""
+    (folder / "rules").write_text("\n".join(rules) + "\n")
+    return document(made.target, f"leaks --all --fail --suppress {folder / 'rules'}")
+
+
+def named() -> HeldHeap:
+    """0, a Square, leads to 1 and that to 2; 3 is text; 4 leads into /program; 5 is anything."""
+    made = HeldHeap(6)
+    made.target.symbol_at = {
+        VARIABLES + 0x10: Near("_ZTVN4geom6SquareE", 16, "/program"),
+        VARIABLES + 0x20: Near("handlers", 0, "/program"),
+    }.get
+    made.set_word(made.mem(0), VARIABLES + 0x10)
+    made.hold(made.mem(0) + 16, 1)
+    made.hold(made.mem(1), 2)
+    made.memory.write(made.mem(3), b"a text")
+    made.set_word(made.mem(4), VARIABLES + 0x20)
+    made.set_word(made.mem(5), 0x1234)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("rule", "taken"),
+    [
+        ("leak:Square", {0, 1, 2}),
+        ("leak:square", set()),
+        ("leak:^geom::Square$", {0, 1, 2}),
+        ("leak:^Square", set()),
+        ("leak:geom$", set()),
+        ("leak:^geom*uare", {0, 1, 2}),
+        ("leak:g*S**e", {0, 1, 2}),
+        ("leak:^text$", {3}),
+        ("leak:handlers", {4}),
+        ("leak:program", {0, 1, 2, 4}),
+        ("leak:geom.:Square", set()),
+        ("leak:[a-z]", set()),
+    ],
+)
+def test_a_rule_matches_a_part_of_a_name_as_in_leaksanitizer(
+    rule: str, taken: set[int], tmp_path: Path
+):
+    made = named()
+    found = ruled(made, tmp_path, "# what is known", "", f"  {rule}  ")
+    usable = [made.usable(number) for number in range(6)]
+    suppressed = {"count": len(taken), "bytes": sum(usable[number] for number in taken)}
+    assert found["totals"]["suppressed"] == suppressed
+    assert found["totals"]["leaked"]["count"] == 6 - len(taken)
+    assert sum(group["count"] for group in found["groups"]) == 6 - len(taken)
+    heads = {made.chunks.index(int(head["address"], 16)) for head in found["heads"]}
+    assert heads == {0, 3, 4, 5} - taken
+    assert found["suppressed"] == ([{**suppressed, "rule": rule}] if taken else [])
+
+
+def test_fail_looks_at_what_no_rule_takes(tmp_path: Path):
+    made = named()
+    status = []
+    for rules in ("leak:Square", "leak:Square\nleak:text\nleak:program\nleak:nothing"):
+        (tmp_path / "rules").write_text(rules)
+        made.hold(VARIABLES + 8, 5)
+        request = parse(find_command("leaks"), ["--fail", "--suppress", str(tmp_path / "rules")])
+        status.append(ask(find_command("leaks"), made.target, request).status)
+    assert status == [1, 0]
+    assert "suppressed" not in document(made.target, "leaks")["totals"]
+
+
+def test_possibly_lost_blocks_are_suppressed_too(tmp_path: Path):
+    made = named()
+    made.hold(VARIABLES, 3, 8)
+    assert document(made.target, "leaks")["totals"]["possibly"]["count"] == 1
+    found = ruled(made, tmp_path, "leak:text")
+    assert found["totals"]["possibly"]["count"] == 0
+    assert found["totals"]["suppressed"]["count"] == 1
+
+
+@pytest.mark.parametrize("line", ["race:x", "leak", "leak:", "leak:^*$", "Square"])
+def test_a_line_that_is_no_rule_is_named(line: str, tmp_path: Path):
+    with pytest.raises(BadRequest, match=r"rules, line 2: .* is no rule"):
+        ruled(named(), tmp_path, "leak:x", line)
+
+
+def test_a_file_of_rules_that_cannot_be_read_is_said(tmp_path: Path):
+    with pytest.raises(BadRequest, match="No such file"):
+        document(named().target, f"leaks --suppress {tmp_path / 'none'}")
+    with pytest.raises(BadRequest, match="no rules"):
+        ruled(named(), tmp_path, "#" * (2 << 20))
+
+
 @pytest.mark.parametrize(
     ("option", "shown"),
     [
@@ -168,7 +295,7 @@ def test_both_loops_agree_on_any_bytes(data: st.DataObject):
     answers = []
     for these in (loops, compiled.load()):
         assert these is not None
-        leaks.make_graph = these.make_graph  # type: ignore[attr-defined]
+        use(pytest.MonkeyPatch(), these)
         found = leaks.find_leaks(made.heap())
         heads = [
             (leaks.chunk_of(found.graph, head.row), head.cycle, head.held) for head in found.heads

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -25,8 +24,6 @@ from ..native import (
 )
 from .roots import Roots, buffers, find_roots, scanned
 
-MOST_WORDS = 2  # first words that a group of leaks has in common
-
 
 class Sum(NamedTuple):
     """How many blocks, and their usable bytes."""
@@ -43,15 +40,6 @@ class Head(NamedTuple):
     held: Sum  # itself and all that only leaks hold and it leads to; each block is counted once
 
 
-class Group(NamedTuple):
-    """Leaked blocks of one size that begin alike."""
-
-    usable: int
-    words: tuple[str, ...]  # the first words: "block", "0x…" or "data"
-    blocks: Sum
-    example: int  # a row
-
-
 @dataclass
 class Leaks:
     """What was found. Rows are the graph's."""
@@ -61,8 +49,25 @@ class Leaks:
     interior: bool  # whether pointers to the inside of a block count
     leaked: array[int]  # rows, ascending
     possibly: array[int]  # rows that only an interior pointer holds
-    totals: dict[str, Sum] = field(default_factory=dict)  # leaked, unreferenced, possibly, unknown
-    heads: list[Head] = field(default_factory=list)
+    unknown: array[int]  # rows that nothing leads to and that may be free
+    totals: dict[str, Sum] = field(init=False)  # leaked, unreferenced, possibly, unknown
+    links: Links = field(init=False)
+    heads: list[Head] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Find the heads, and add up."""
+        usable = self.graph.usables(self.leaked)
+        self.links = Links(self)
+        self.heads = _heads(self.links, usable)
+        held = dict(zip(self.leaked, usable))
+        alone = [held[head.row] for head in self.heads if not head.cycle]
+        self.totals = {
+            "leaked": Sum(len(self.leaked), sum(usable)),
+            "unreferenced": Sum(len(alone), sum(alone)),
+            "possibly": sum_of(self.graph, self.possibly),
+        }
+        if self.unknown:
+            self.totals["unknown"] = sum_of(self.graph, self.unknown)
 
 
 # --- the graph ------------------------------------------------------------------------------------
@@ -154,17 +159,9 @@ def find_leaks(heap: Heap, interior: bool = True) -> Leaks:
     for state in (USED, MMAPPED):
         leaked.extend(graph.select(reached, state, NOT_REACHED))
         possibly.extend(graph.select(reached, state, BY_INTERIOR))
-    found = Leaks(graph, roots, interior, array("I", sorted(leaked)), array("I", sorted(possibly)))
-    _heads(found)
-    found.totals = {
-        "leaked": sum_of(graph, found.leaked),
-        "unreferenced": sum_of(graph, [head.row for head in found.heads if not head.cycle]),
-        "possibly": sum_of(graph, found.possibly),
-    }
     unknown = graph.select(reached, UNKNOWN, NOT_REACHED)
-    if unknown:
-        found.totals["unknown"] = sum_of(graph, unknown)
-    return found
+    leaked, possibly = (array("I", sorted(one)) for one in (leaked, possibly))
+    return Leaks(graph, roots, interior, leaked, possibly, unknown)
 
 
 def own_rows(heap: Heap, graph: Numbered) -> Iterator[int]:
@@ -177,14 +174,14 @@ def own_rows(heap: Heap, graph: Numbered) -> Iterator[int]:
 
 
 def sum_of(graph: Numbered, rows: Sequence[int]) -> Sum:
-    """Return how many blocks these are, and their usable bytes."""
-    return Sum(len(rows), sum(usable_of(graph, row) for row in rows))
+    """Return how many blocks ascending rows are, and their usable bytes."""
+    return Sum(len(rows), sum(graph.usables(rows)))
 
 
 # --- what hangs off what --------------------------------------------------------------------------
 
 
-class _Links:
+class Links:
     """References among leaked blocks, by their places in the list of these."""
 
     def __init__(self, found: Leaks) -> None:
@@ -232,33 +229,30 @@ class _Links:
         return found
 
 
-def _heads(found: Leaks) -> None:
-    """Fill `heads`: what no leak points to, then one block of each cycle that no leak leads to.
+def _heads(links: Links, usable: Sequence[int]) -> list[Head]:
+    """Return what no leak points to, then one block of each cycle that no leak leads to.
 
     Of the blocks that are left, those that start a flood are noted; from the last of them on, one
     that no later one leads to is in a cycle with all that leads to it.
     """
-    links, graph = _Links(found), found.graph
     seen = bytearray(len(links.rows))
 
     def head(place: int, cycle: bool) -> Head:
-        rows = [links.rows[one] for one in links.flood(place, seen)]
-        return Head(links.rows[place], cycle, sum_of(graph, rows))
+        held = links.flood(place, seen)
+        return Head(links.rows[place], cycle, Sum(len(held), sum([usable[one] for one in held])))
 
     places = range(len(links.rows))
-    found.heads = [head(place, False) for place in places if not links.pointed[place]]
+    heads = [head(place, False) for place in places if not links.pointed[place]]
     trial = bytearray(seen)
     started = []
     for place in places:
         if not trial[place]:
             links.flood(place, trial)
             started.append(place)
-    for place in reversed(started):
-        if not seen[place]:
-            found.heads.append(head(place, True))
+    return heads + [head(place, True) for place in reversed(started) if not seen[place]]
 
 
-# --- groups ---------------------------------------------------------------------------------------
+# --- what blocks hold ----------------------------------------------------------------------------
 
 
 def first_bytes(graph: Numbered, row: int, most: int | None) -> bytes:
@@ -271,56 +265,3 @@ def first_bytes(graph: Numbered, row: int, most: int | None) -> bytes:
     return bytes(
         part.buffer.data[offset : offset + (length if most is None else min(length, most))]
     )
-
-
-def group_leaks(found: Leaks, code: Sequence[tuple[int, int]]) -> list[Group]:
-    """Return the leaked blocks by size and first words, what takes most first.
-
-    *code*: mappings that hold no heap. A pointer into one of them (a table of virtual functions,
-    say) is kept as it is, one to a block is "block"; zero is "0", and all else "data".
-    """
-    sums: dict[tuple[int, tuple[str, ...]], list[int]] = {}
-    words = _Kinds(found.graph, code)
-    for row in found.leaked:
-        usable = usable_of(found.graph, row)
-        key = usable, words.of(row)
-        held = sums.setdefault(key, [0, 0, row])
-        held[0] += 1
-        held[1] += usable
-    groups = [Group(*key, Sum(held[0], held[1]), held[2]) for key, held in sums.items()]
-    return sorted(groups, key=lambda group: (-group.blocks.bytes, group.usable, group.words))
-
-
-class _Kinds:
-    """Says of what kind the first words of a block are."""
-
-    def __init__(self, graph: Numbered, code: Sequence[tuple[int, int]]) -> None:
-        self._graph = graph
-        self._code = sorted(code)
-        self._starts = [start for start, _ in self._code]
-        self._low = graph.parts[0].low if graph.parts else 0
-        self._high = graph.parts[-1].high if graph.parts else 0
-        self._heaps = [part.low for part in graph.parts]
-        self._order = graph.parts[0].buffer.order if graph.parts else "little"
-
-    def of(self, row: int) -> tuple[str, ...]:
-        """Return the kinds of a block's first words."""
-        word = self._graph.word
-        data = first_bytes(self._graph, row, MOST_WORDS * word)
-        return tuple(
-            self._kind(int.from_bytes(data[at : at + word], self._order))  # type: ignore[arg-type]
-            for at in range(0, len(data) // word * word, word)
-        )
-
-    def _kind(self, value: int) -> str:
-        if not value:
-            return "0"
-        value &= self._graph.mask
-        if self._low <= value < self._high:
-            number = bisect_right(self._heaps, value) - 1
-            if value < self._graph.parts[number].high:
-                return "block"
-        number = bisect_right(self._starts, value) - 1
-        if number >= 0 and value < self._code[number][1]:
-            return f"{value:#x}"
-        return "data"

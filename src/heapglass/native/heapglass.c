@@ -1145,11 +1145,14 @@ INLINE int
 by_contents (const struct heap *heap, struct kinds *kinds, int word, int swap)
 {
   const struct part *hint = heap->parts;
+  int start;
   FOR_EACH_BLOCK (heap, word)
     {
       if (kinds->kind[row] || !length)
         continue;
-      if (is_text (at, length))
+      /* a pointer's bytes can be letters */
+      if (is_text (at, length)
+          && (length < (u64) word || row_of (heap, load (at, word, swap), &hint, word, &start) < 0))
         kinds->kind[row] = TEXT;
       else if (are_zeros (at, length))
         kinds->kind[row] = ZEROS;

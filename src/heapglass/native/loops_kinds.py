@@ -231,7 +231,7 @@ class LoopsKinds(Kinds):
     def by_contents(self) -> None:
         """As `Kinds.by_contents`."""
         ways: tuple[tuple[int, Callable[[bytes, memoryview], bool]], ...] = (
-            (TEXT, _is_text),
+            (TEXT, self._is_text),
             (ZEROS, lambda data, _: not any(data)),
             (POINTERS, lambda _, words: self._are_pointers(words)),
         )
@@ -240,6 +240,14 @@ class LoopsKinds(Kinds):
             if data:
                 kinds = (kind for kind, holds in ways if holds(data, words))
                 self.kind[row] = next(kinds, 0)
+
+    def _is_text(self, data: bytes, words: memoryview) -> bool:
+        run = data.find(b"\0")
+        if run < LEAST_TEXT or not PLAIN.issuperset(data[:run]):
+            return False
+        return (
+            not words or self._blocks.row_of(words[0]) is None
+        )  # a pointer's bytes can be letters
 
     def _are_pointers(self, words: memoryview) -> bool:
         pointers = [value for value in words.tolist() if value]
@@ -267,8 +275,3 @@ class LoopsKinds(Kinds):
 
 def _groups(counts: dict[tuple[int, int, int, int], list[int]]) -> list[Group]:
     return sorted(Group(*group, count, row) for group, (count, row) in counts.items())
-
-
-def _is_text(data: bytes, _words: memoryview) -> bool:
-    run = data.find(b"\0")
-    return run >= LEAST_TEXT and PLAIN.issuperset(data[:run])

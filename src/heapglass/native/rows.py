@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from .buffer import Buffer
 NOT_REACHED, BY_START, BY_INTERIOR = 0, 1, 2
 FROM_ROOT = (1 << 32) - 1
 MOST_ROWS = (1 << 32) - 2  # a row is 32 bits in the work of the loops
+SIZE_BITS = 7
 
 
 class Rows(NamedTuple):
@@ -70,3 +71,33 @@ class Numbered:
         number = bisect_right(self.starts, row) - 1
         part = self.parts[number]
         return part, part.first + row - self.starts[number]
+
+    def by_part(self, rows: Sequence[int]) -> Iterator[tuple[Rows, array[int]]]:
+        """Yield the parts of ascending rows, with the rows' numbers in the part's columns."""
+        at = 0
+        for part, start in zip(self.parts, self.starts):
+            end = bisect_left(rows, start + part.length, at)
+            if end > at:
+                yield part, array("Q", [row - start + part.first for row in rows[at:end]])
+            at = end
+
+    def usables(self, rows: Sequence[int]) -> array[int]:
+        """Return the usable bytes of the blocks of ascending rows."""
+        found = array("Q")
+        for part, numbers in self.by_part(rows):
+            sizes, less = part.sizes, part.less
+            found.extend([max((sizes[at] & ~SIZE_BITS) - less, 0) for at in numbers])
+        return found
+
+    def only(self, rows: Sequence[int]) -> list[Rows]:
+        """Return parts that have ascending rows and no others."""
+        return [
+            Rows(
+                part.buffer,
+                array("Q", [part.addresses[at] for at in numbers]),
+                array("Q", [part.sizes[at] for at in numbers]),
+                bytearray([part.states[at] for at in numbers]),
+                *(0, len(numbers), part.low, part.high, part.less),
+            )
+            for part, numbers in self.by_part(rows)
+        ]

@@ -5,18 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..analysis.leaks import (
-    Group,
-    Head,
-    Leaks,
-    Sum,
-    chunk_of,
-    find_leaks,
-    first_bytes,
-    group_leaks,
-    usable_of,
-)
-from ..analysis.roots import name_of
+from ..analysis.leakgroups import Group, LeakTypes, group_leaks
+from ..analysis.leaks import Head, Leaks, Sum, chunk_of, find_leaks, first_bytes, usable_of
+from ..analysis.suppress import Suppressed, read_rules, suppress
 from ..heap.heap import Heap
 from ..heap.target import Target
 from ..table import (
@@ -44,19 +35,25 @@ def leaks(target: Target, request: Any) -> Answer:
     heap = Heap(target)
     heap.target.require_main_arena()
     interior = request.interior or INTERIOR[0]
+    rules = read_rules(request.suppress) if request.suppress else []
     found = find_leaks(heap, interior == INTERIOR[0])
+    types = LeakTypes(heap, found)
+    taken = suppress(found, rules, [types.names_of])
+    found = taken.left
     heap.problems += found.roots.notes
     if found.roots.unread:
         heap.problems.append(
             f"{found.roots.unread:#x} bytes of writable mappings cannot be read: what only they "
             "hold is taken for leaked (was the core made with all of coredump_filter's bits?)"
         )
+    totals = {**found.totals, **({"suppressed": taken.total} if rules else {})}
     limit = row_limit(request, TEXT_ROWS)
     parts: list[Part] = [
         Facts("", [Fact("interior", "pointers that count", interior, note=_MEANING[interior])]),
-        Table("", _TOTAL_COLUMNS, _total_rows(found), "totals, bytes as malloc_usable_size"),
-        Data("totals", {name: _sum_data(total) for name, total in found.totals.items()}),
-        *_tables(heap, found, request.content or CONTENT[0], limit),
+        Table("", _TOTAL_COLUMNS, _total_rows(totals), "totals, bytes as malloc_usable_size"),
+        Data("totals", {name: _sum_data(total) for name, total in totals.items()}),
+        *_Tables(heap, found, types, request.content or CONTENT[0]).parts(limit),
+        *(_suppressed(taken, limit) if rules else ()),
     ]
     answer = finish(heap, "leaks", parts)
     answer.status = 1 if request.fail and found.totals["leaked"].blocks else 0
@@ -78,11 +75,14 @@ _NOTES = {
     "unreferenced": "of these: no other leaked block points to them",
     "possibly": "only pointers to the inside of a block lead to them",
     "unknown": "nothing leads to them; they may be leaked, or cached and free",
+    "suppressed": "of none of the above: a rule takes them out, or what they hang off",
 }
 _GROUP_COLUMNS = (
     Column("count", "blocks", Kind.COUNT),
     Column("bytes", "bytes", Kind.BYTES),
     Column("usable", "usable", Kind.SIZE),
+    Column("type", "type"),
+    Column("how", "told by", in_text=False),
     Column("words", "first words", Kind.LIST),
     Column("example", "for example (mem)", Kind.ADDRESS),
     Column("content", "begins"),
@@ -95,13 +95,20 @@ _HEAD_COLUMNS = (
     Column("", "is", in_json=False),
     Column("count", "with all it holds", Kind.COUNT),
     Column("bytes", "bytes", Kind.BYTES),
+    Column("type", "type"),
     Column("content", "begins"),
 )
 _POSSIBLY_COLUMNS = (
     Column("address", "chunk", Kind.ADDRESS, in_text=False),
     Column("user", "mem", Kind.ADDRESS),
     Column("usable", "usable", Kind.SIZE),
+    Column("type", "type"),
     Column("content", "begins"),
+)
+_SUPPRESSED_COLUMNS = (
+    Column("count", "blocks", Kind.COUNT),
+    Column("bytes", "bytes", Kind.BYTES),
+    Column("rule", "rule"),
 )
 
 
@@ -109,63 +116,74 @@ def _sum_data(total: Sum) -> dict[str, int]:
     return {"count": total.blocks, "bytes": total.bytes}
 
 
-def _total_rows(found: Leaks) -> list[tuple[Any, ...]]:
-    return [(name, *total, _NOTES[name]) for name, total in found.totals.items()]
+def _total_rows(totals: dict[str, Sum]) -> list[tuple[Any, ...]]:
+    return [(name, *total, _NOTES[name]) for name, total in totals.items()]
 
 
-def _tables(heap: Heap, found: Leaks, content: str, limit: int | None) -> Iterator[Part]:
-    """Yield the groups, the heads and the possibly lost, each up to the limit."""
-    regions = heap.target.memory.regions()
-    code = [(r.start, r.end) for r in regions if not r.anonymous]
-    groups = group_leaks(found, code)
-    yield Table(
-        "groups",
-        _GROUP_COLUMNS,
-        (_group_row(heap, found, group, content) for group in groups[:limit]),
-        "leaked, by size and first words",
-        "nothing is leaked",
+def _suppressed(taken: Suppressed, limit: int | None) -> Iterator[Part]:
+    """Yield what each rule took."""
+    rows = (
+        (*held, printed(rule.text.encode("utf-8", "surrogateescape")))
+        for rule, held in taken.by_rule[:limit]
     )
-    yield more_rows(len(groups), limit)
-    heads = sorted(found.heads, key=lambda head: (-head.held.bytes, head.row))
-    title = "heads: free one, and what it holds can go"
-    rows = (_head_row(heap, found, head, content) for head in heads[:limit])
-    yield Table("heads", _HEAD_COLUMNS, rows, title if heads else "")
-    yield more_rows(len(heads), limit)
-    lost = (_block_row(heap, found, row, content) for row in found.possibly[:limit])
-    title = "possibly lost" if found.possibly else ""
-    yield Table("possibly", _POSSIBLY_COLUMNS, lost, title)
-    yield more_rows(len(found.possibly), limit)
+    yield Table("suppressed", _SUPPRESSED_COLUMNS, rows, "suppressed", "no rule matches anything")
+    yield more_rows(len(taken.by_rule), limit)
 
 
-def _content(found: Leaks, row: int, content: str) -> Any:
-    """Return what a block begins with; bytes that are no plain text as \\xNN."""
-    if content == "none":
-        return Absent.NONE
-    return printed(first_bytes(found.graph, row, START if content == "start" else None))
+class _Tables:
+    """The groups, the heads and the possibly lost, each up to a limit."""
 
+    def __init__(self, heap: Heap, found: Leaks, types: LeakTypes, content: str) -> None:
+        self._heap, self._found, self._types = heap, found, types
+        self._content = content
 
-def _mem(heap: Heap, found: Leaks, row: int) -> Address:
-    return Address(chunk_of(found.graph, row) + heap.layout.header)
+    def parts(self, limit: int | None) -> Iterator[Part]:
+        """Yield the tables."""
+        groups = group_leaks(self._found, self._types)
+        yield Table(
+            "groups",
+            _GROUP_COLUMNS,
+            (self._group_row(group) for group in groups[:limit]),
+            "leaked, by size, type and first words",
+            "nothing is leaked",
+        )
+        yield more_rows(len(groups), limit)
+        heads = sorted(self._found.heads, key=lambda head: (-head.held.bytes, head.row))
+        title = "heads: free one, and what it holds can go"
+        rows = (self._head_row(head) for head in heads[:limit])
+        yield Table("heads", _HEAD_COLUMNS, rows, title if heads else "")
+        yield more_rows(len(heads), limit)
+        possibly = self._found.possibly
+        lost = ((*self._place(row), self._type(row), self._begins(row)) for row in possibly[:limit])
+        title = "possibly lost" if possibly else ""
+        yield Table("possibly", _POSSIBLY_COLUMNS, lost, title)
+        yield more_rows(len(possibly), limit)
 
+    def _begins(self, row: int) -> Any:
+        """Return what a block begins with; bytes that are no plain text as \\xNN."""
+        if self._content == "none":
+            return Absent.NONE
+        most = START if self._content == "start" else None
+        return printed(first_bytes(self._found.graph, row, most))
 
-def _group_row(heap: Heap, found: Leaks, group: Group, content: str) -> tuple[Any, ...]:
-    words = [_named(heap, word) if word.startswith("0x") else word for word in group.words]
-    mem = _mem(heap, found, group.example)
-    return (*group.blocks, group.usable, words, mem, _content(found, group.example, content))
+    def _type(self, row: int) -> Any:
+        named = self._types.type_of(self._types.told(row))
+        return Absent.NONE if named is None else named.name
 
+    def _mem(self, row: int) -> Address:
+        return Address(chunk_of(self._found.graph, row) + self._heap.layout.header)
 
-def _named(heap: Heap, word: str) -> str:
-    path, offset = name_of(heap.target.memory.regions(), int(word, 16))
-    return f"{path.rpartition('/')[2]}+{offset:#x}" if path else word
+    def _place(self, row: int) -> tuple[Any, ...]:
+        chunk = Address(chunk_of(self._found.graph, row))
+        return chunk, self._mem(row), usable_of(self._found.graph, row)
 
+    def _group_row(self, group: Group) -> tuple[Any, ...]:
+        how = Absent.NONE if group.type is None else group.type.how
+        mem, begins = self._mem(group.example), self._begins(group.example)
+        kind = self._type(group.example)
+        return (*group.blocks, group.usable, kind, how, list(group.words), mem, begins)
 
-def _head_row(heap: Heap, found: Leaks, head: Head, content: str) -> tuple[Any, ...]:
-    chunk, mem, usable, begins = _block_row(heap, found, head.row, content)
-    kind = "a cycle" if head.cycle else "a block"
-    return chunk, mem, usable, head.cycle, kind, *head.held, begins
-
-
-def _block_row(heap: Heap, found: Leaks, row: int, content: str) -> tuple[Any, ...]:
-    chunk = Address(chunk_of(found.graph, row))
-    mem, usable = _mem(heap, found, row), usable_of(found.graph, row)
-    return chunk, mem, usable, _content(found, row, content)
+    def _head_row(self, head: Head) -> tuple[Any, ...]:
+        kind = "a cycle" if head.cycle else "a block"
+        of_all = (*head.held, self._type(head.row), self._begins(head.row))
+        return (*self._place(head.row), head.cycle, kind, *of_all)

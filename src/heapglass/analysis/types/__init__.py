@@ -1,5 +1,27 @@
 """What fills the heap, by type: C++ objects, containers by shape, text, and what is recognised."""
 
-from .find import NAMES, Kind, TypeGroup, Types, find_types, members, of_usable
+from .find import (
+    NAMES,
+    Namer,
+    TypeGroup,
+    Types,
+    find_types,
+    members,
+    of_usable,
+    requests_of,
+    tell,
+)
+from .tables import Named
 
-__all__ = ["NAMES", "Kind", "TypeGroup", "Types", "find_types", "members", "of_usable"]
+__all__ = [
+    "NAMES",
+    "Named",
+    "Namer",
+    "TypeGroup",
+    "Types",
+    "find_types",
+    "members",
+    "of_usable",
+    "requests_of",
+    "tell",
+]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ...errors import NotFound
 from ...heap.columns import MMAPPED, UNKNOWN, USED
 from ...heap.heap import Heap
-from ...native import Group, Kinds, Requests, make_kinds
+from ...native import Group, Kinds, Numbered, Requests, make_kinds
 from ...native import kinds as told
 from ..leaks import graph_of, own_rows, usable_of
 from ..roots import Roots, find_roots, scanned
@@ -21,25 +21,18 @@ IN_USE = (USED, MMAPPED, UNKNOWN)
 OWN = 1  # the key of malloc's own blocks: no address
 
 
-class Kind(NamedTuple):
-    """What a kind of the loops is called."""
-
-    name: str
-    how: str
-
-
 NAMES = {
-    told.TREE: Kind("map or set node", "shape"),
-    told.LIST: Kind("list node", "shape"),
-    told.VECTOR: Kind("vector's buffer", "holder"),
-    told.STRING: Kind("string's buffer", "holder"),
-    told.DEQUE_MAP: Kind("deque's map", "holder"),
-    told.DEQUE_PART: Kind("deque's part", "holder"),
-    told.BUCKETS: Kind("hash table's buckets", "holder"),
-    told.HASH_NODE: Kind("hash table's node", "holder"),
-    told.TEXT: Kind("text", "bytes"),
-    told.POINTERS: Kind("pointers to blocks", "bytes"),
-    told.ZEROS: Kind("zeros", "bytes"),
+    told.TREE: Named("map or set node", "shape"),
+    told.LIST: Named("list node", "shape"),
+    told.VECTOR: Named("vector's buffer", "holder"),
+    told.STRING: Named("string's buffer", "holder"),
+    told.DEQUE_MAP: Named("deque's map", "holder"),
+    told.DEQUE_PART: Named("deque's part", "holder"),
+    told.BUCKETS: Named("hash table's buckets", "holder"),
+    told.HASH_NODE: Named("hash table's node", "holder"),
+    told.TEXT: Named("text", "bytes"),
+    told.POINTERS: Named("pointers to blocks", "bytes"),
+    told.ZEROS: Named("zeros", "bytes"),
 }
 
 
@@ -71,13 +64,28 @@ def find_types(heap: Heap) -> Types:
     """Tell the type of every block in use, as far as anything does."""
     graph = graph_of(heap)
     roots, notes = _roots(heap)
-    requests = Requests(heap.layout.alignment, heap.layout.min_chunk, heap.page_size)
-    kinds = make_kinds(graph, requests)
-    names = _mark_own(heap, kinds)
+    kinds = make_kinds(graph, requests_of(heap))
+    own = _mark_own(heap, kinds)
     if roots is not None:
         kinds.held_by(scanned(heap, roots))
     heap.target.report("telling types", 0, 0)
     kinds.held_by_blocks()
+    namer = Namer(heap, {**own, **tell(heap, kinds, graph, roots)})
+    groups, untold = kinds.tally()
+    return Types(kinds, _named(namer, kinds, groups), groups, untold, notes)
+
+
+def requests_of(heap: Heap) -> Requests:
+    """Return what tells whether a chunk can be the answer to a request."""
+    return Requests(heap.layout.alignment, heap.layout.min_chunk, heap.page_size)
+
+
+def tell(heap: Heap, kinds: Kinds, graph: Numbered, roots: Roots | None) -> dict[int, Named]:
+    """Tell blocks by their own words and bytes; return what the keys of recognisers mean.
+
+    *graph*: all blocks of the heap, where *kinds* may be of a part of them.
+    """
+    names: dict[int, Named] = {}
     for recogniser in RECOGNISERS:
         keys = recogniser(heap, graph, roots)
         if keys is not None:
@@ -89,8 +97,7 @@ def find_types(heap: Heap) -> Types:
         files = (r for r in regions if not r.anonymous and ("w" in r.perms) == writable)
         kinds.by_words([(region.start, region.end) for region in files])
     kinds.by_contents()
-    groups, untold = kinds.tally()
-    return Types(kinds, _named(heap, kinds, groups, names), groups, untold, notes)
+    return names
 
 
 def _roots(heap: Heap) -> tuple[Roots | None, list[str]]:
@@ -111,26 +118,40 @@ def _mark_own(heap: Heap, kinds: Kinds) -> dict[int, Named]:
 # --- names ----------------------------------------------------------------------------------------
 
 
-def _named(
-    heap: Heap, kinds: Kinds, groups: list[Group], names: dict[int, Named]
-) -> list[TypeGroup]:
-    tables = _tables(heap, groups)
+class Namer:
+    """Names what the loops told; a table is looked up once, and so many tables at most."""
+
+    def __init__(self, heap: Heap, keys: dict[int, Named]) -> None:
+        self._heap = heap
+        self._keys = keys
+        self._tables: dict[int, Named] = {}
+
+    def name(self, kind: int, key: int) -> Named | None:
+        """Return the type of a kind and key; None if they tell nothing."""
+        if kind == told.KEYED:
+            return self._keys[key]
+        if kind != told.TABLE:
+            return NAMES.get(kind)
+        if key not in self._tables and len(self._tables) >= MOST_NAMED:
+            return _OTHER
+        return self._tables.setdefault(key, table_name(self._heap, key))
+
+
+def _named(namer: Namer, kinds: Kinds, groups: list[Group]) -> list[TypeGroup]:
+    """Return the groups by name; the tables that hold most are looked up first."""
+    for table in _largest(groups):
+        namer.name(told.TABLE, table)
     merged: dict[tuple[str, str], TypeGroup] = {}
     for group in groups:
         part, _ = kinds.graph.place(group.row)
         usable = group.size - part.less
-        if group.kind == told.TABLE:
-            name, how = tables.get(group.key, _OTHER)
-        elif group.kind == told.KEYED:
-            name, how = names[group.key]
-        else:
-            name, how = NAMES.get(group.kind, (_unknown(usable, group.state), "none"))
+        named = namer.name(group.kind, group.key) or Named(_unknown(usable, group.state), "none")
         one = TypeGroup(
-            *(name, how, group.blocks, group.blocks * usable, usable, usable, group.row),
+            *(*named, group.blocks, group.blocks * usable, usable, usable, group.row),
             ((group.kind, group.key),),
         )
-        before = merged.get((name, how))
-        merged[name, how] = one if before is None else _joined(before, one)
+        before = merged.get(named)
+        merged[named] = one if before is None else _joined(before, one)
     return sorted(merged.values(), key=lambda one: (-one.bytes, one.name, one.how))
 
 
@@ -141,14 +162,13 @@ def _unknown(usable: int, state: int) -> str:
     return f"{usable:#x} bytes{', mapped' if state == MMAPPED else ''}"
 
 
-def _tables(heap: Heap, groups: list[Group]) -> dict[int, Named]:
-    """Name the tables, those that hold most first, up to a bound."""
+def _largest(groups: list[Group]) -> list[int]:
+    """Return the tables, those that hold most first."""
     held: dict[int, int] = {}
     for group in groups:
         if group.kind == told.TABLE:
             held[group.key] = held.get(group.key, 0) + group.blocks * group.size
-    largest = sorted(held, key=lambda key: (-held[key], key))[:MOST_NAMED]
-    return {key: table_name(heap, key) for key in largest}
+    return sorted(held, key=lambda key: (-held[key], key))
 
 
 def _joined(one: TypeGroup, other: TypeGroup) -> TypeGroup:
