@@ -22,6 +22,7 @@ from heapglass.commands import COMMANDS, Argument, Command
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "reference.md"
+FOUND = 1  # the exit status of a command that looks for faults and found some
 LINES = 24  # of an output that are shown
 WIDTH = 118
 
@@ -60,6 +61,10 @@ SAMPLES: dict[str, tuple[Sample, ...]] = {
     "link": (Sample(("0x5555555652e0",)), Sample(("--word", "0x55500000c7f9"))),
     "stats": (Sample(("--limit", "8")), Sample(("--malloc-info",), "2.36-amd64-mmapped")),
     "map": (Sample(("--columns", "48"), "2.36-amd64-bins"),),
+    "check": (
+        Sample(("fixtures/damage/overflow.jsonl",), "", "A string that is too long for its block:"),
+        Sample(()),
+    ),
     "leaks": (Sample(("--limit", "4")),),
     "refs": (
         Sample(("0x5555555652e0",)),
@@ -159,7 +164,7 @@ def run(name: str, sample: Sample) -> str:
     out, err = io.StringIO(), io.StringIO()
     with _elsewhere(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = cli.main(words)
-    if status:
+    if status > FOUND:
         raise ValueError(f"{' '.join(words)}: {err.getvalue()}")
     return out.getvalue()
 

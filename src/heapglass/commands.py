@@ -241,6 +241,19 @@ COMMANDS: tuple[Command, ...] = (
         examples=("map", "map --columns 128 --svg heap.svg"),
     ),
     Command(
+        "check",
+        "whether the heap can be true: every rule, what is broken, and the likeliest cause",
+        views.check,
+        (Argument("--rules", "the rules, each in a line", "flag"),),
+        help="Every integrity rule that this glibc enforces, applied to the whole heap at rest, "
+        "and those that it never checks: the walk against the lists, feet, flags, rings, order, "
+        "counters, keys, links, totals. A finding has the words and what lies around them, the "
+        "likeliest cause with what speaks for it, and what glibc would say at which call: the "
+        "model plays the likely calls on a copy. A wrong size costs one stretch, which is named. "
+        "The exit status is 1 if something was found.",
+        examples=("check", "check --json"),
+    ),
+    Command(
         "leaks",
         "blocks in use that nothing leads to",
         views.leaks,

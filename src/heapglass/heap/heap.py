@@ -49,6 +49,7 @@ class Heap:
         self.words = Words(target.memory, target.layout)
         self.problems: list[str] = []
         self.page_size = target.page_size
+        self.mmapped_accounted = True  # whether the mmapped chunks are those of mp_; once read
 
     @cached_property
     def arenas(self) -> list[Arena]:
@@ -200,6 +201,7 @@ class Heap:
         finder = MmappedFinder(self.words, coalesce(regions), self._taken(), self.page_size)
         found = finder.find(count, total)
         if not finder.accounted(found, count, total):
+            self.mmapped_accounted = False
             mapped = sum(chunk.length for chunk in found)
             self.problems.append(
                 f"mmapped: mp_ says {count} chunks with {total or 0:#x} bytes of mappings; "

@@ -158,5 +158,8 @@ def _key_of(machine: Machine, threads: Sequence[ThreadState]) -> int:
         for index in range(count if state.tcache else 0):
             entry = machine.load(state.tcache + at + index * machine.SZ)
             if entry and machine.has("tcache_key_random"):
-                return machine.load(entry + machine.SZ)
+                try:
+                    return machine.load(entry + machine.SZ)
+                except MemoryFault:
+                    continue  # the head was overwritten; it may be what is looked at
     return DEFAULT_KEY & machine.MOST

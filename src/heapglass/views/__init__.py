@@ -1,6 +1,7 @@
 """One function a command: a target in, an answer out. Nothing here prints."""
 
 from .bins import bins, tcache
+from .check import check
 from .chunks import chunk, chunks
 from .export import export
 from .info import info
@@ -17,6 +18,7 @@ from .vis import vis
 __all__ = [
     "arenas",
     "bins",
+    "check",
     "chunk",
     "chunks",
     "export",
