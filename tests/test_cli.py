@@ -248,7 +248,7 @@ def test_version(run: Run):
 @pytest.mark.parametrize(
     ("typed", "number", "expected"),
     [
-        ("heapglass ch", 1, "chunks chunk"),
+        ("heapglass ch", 1, "chunks chunk check"),
         ("heapglass chunks core --st", 3, "--state"),
         ("heapglass chunks core --debug", 3, "--debug-dir"),
         ("heapglass size --ab", 2, "--abi"),
@@ -352,6 +352,6 @@ def test_a_listing_alone_for_other_programs(run: Run):
     assert [row["state"] for row in rows] == ["used", "fast", "tcache"]
     assert all(line.startswith("heapglass: ") for line in ran.err.splitlines())
     ran = run("leaks", CORE, *WHERE, "--format", "csv", "--table", "heads")
-    assert ran.out.splitlines()[0] == "address,user,usable,cycle,count,bytes,content"
+    assert ran.out.splitlines()[0] == "address,user,usable,cycle,count,bytes,type,content"
     assert (run("vis", CORE, *WHERE, "--format", "csv").status, run("size", "24").status) == (2, 0)
     assert run("chunks", CORE, "--table", "heads").status == 2
