@@ -7,7 +7,7 @@ can be reached from its other side is still in it.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import MemoryFault
@@ -56,16 +56,21 @@ def fast_lists(words: Words, arena: Arena) -> list[FreeList]:
 
     Every second index is unused on ILP32 with 16-byte alignment and is left out if it is empty.
     """
+    lists = [
+        read_fast(words, arena.address, index, head) for index, head in enumerate(arena.fastbins)
+    ]
+    return [found for found in lists if found is not None]
+
+
+def read_fast(words: Words, arena: int, index: int, head: int) -> FreeList | None:
+    """Read one fastbin from its head; None for an empty one that no size falls into."""
     layout = words.layout
-    lists = []
-    for index, head in enumerate(arena.fastbins):
-        size = layout.fastbin_size(index)
-        if (size < layout.min_chunk or size % layout.alignment) and not head:
-            continue
-        found = FreeList("fast", index, size, size, arena=arena.address)
-        follow_single(words, found, head, layout.header, chunk_is_link=True)
-        lists.append(found)
-    return lists
+    size = layout.fastbin_size(index)
+    if (size < layout.min_chunk or size % layout.alignment) and not head:
+        return None
+    found = FreeList("fast", index, size, size, arena=arena)
+    follow_single(words, found, head, layout.header, chunk_is_link=True)
+    return found
 
 
 def follow_single(
@@ -109,27 +114,32 @@ def _break(found: FreeList, fault: str) -> None:
 
 def bin_lists(words: Words, arena: Arena) -> list[FreeList]:
     """Read the unsorted bin and every small and large bin of an arena."""
-    layout = words.layout
     if not arena.initialised:
         return []
-    unpack = struct.Struct(
-        ("<" if layout.order == "little" else ">") + ("4Q" if layout.word == 8 else "4I")
-    )
-    lists = []
-    for index in range(1, len(arena.bins) // 2 + 1):
-        kind = "unsorted" if index == 1 else "small" if index < 64 else "large"
-        sizes = (None, None) if index == 1 else layout.bin_range(index)
-        head = arena.bins[2 * index - 2], arena.bins[2 * index - 1]
-        empty = head == (layout.bin_at(arena.address, index),) * 2
-        if sizes is None:
-            if empty:
-                continue
-            sizes = (None, None)  # a bin that no size falls into, and yet something is in it
-        found = FreeList(kind, index, sizes[0], sizes[1], arena=arena.address)
-        if not empty:
-            _DoubleWalk(words, found, layout.bin_at(arena.address, index), unpack).run(*head)
-        lists.append(found)
-    return lists
+    lists = [
+        read_bin(words, arena.address, index, arena.bins[2 * index - 2 : 2 * index])
+        for index in range(1, len(arena.bins) // 2 + 1)
+    ]
+    return [found for found in lists if found is not None]
+
+
+def read_bin(words: Words, arena: int, index: int, head: Sequence[int]) -> FreeList | None:
+    """Read one bin from its own fd and bk; None for an empty one that no size falls into."""
+    layout = words.layout
+    kind = "unsorted" if index == 1 else "small" if index < 64 else "large"
+    sizes = (None, None) if index == 1 else layout.bin_range(index)
+    bin_ = layout.bin_at(arena, index)
+    empty = tuple(head) == (bin_, bin_)
+    if sizes is None:
+        if empty:
+            return None
+        sizes = (None, None)  # a bin that no size falls into, and yet something is in it
+    found = FreeList(kind, index, sizes[0], sizes[1], arena=arena)
+    if not empty:
+        order = "<" if layout.order == "little" else ">"
+        header = struct.Struct(order + ("4Q" if layout.word == 8 else "4I"))
+        _DoubleWalk(words, found, bin_, header).run(*head)
+    return found
 
 
 class _DoubleWalk:

@@ -42,16 +42,16 @@ def read_tcache(words: Words, thread: HeapThread, tcache_count: int | None) -> T
         found.counts = tuple(tcache_count - slots for slots in found.slots)
     for index, head in enumerate(fields["entries"]):
         count = found.counts[index] if found.counts else None
-        listed = _read_bin(words, thread.id, index, head, count)
+        listed = read_tcache_bin(words, thread.id, index, head, count)
         if listed is not None:
             found.lists.append(listed)
     return found
 
 
-def _read_bin(
+def read_tcache_bin(
     words: Words, thread: int, index: int, head: int, count: int | None
 ) -> FreeList | None:
-    """Read one bin; None for an empty bin that no size falls into."""
+    """Read one bin of a tcache; None for an empty bin that no size falls into."""
     sizes = words.layout.tcache_range(index)
     if sizes is None and not head:
         return None

@@ -28,6 +28,8 @@ class ThreadState(NamedTuple):
 
     tcache: int = 0  # address of its tcache struct, 0: none
     arena: int = 0  # its thread_arena, 0: none
+    lost: bool = False  # it may have a tcache that nobody found: an empty one is played with
+    disabled: bool = False  # 2.43 on: it has the dummy that never caches anything
 
 
 class Overlay(Allocator):
@@ -52,19 +54,21 @@ class Overlay(Allocator):
         brk: int = 0,
         mmap_top: int = 0,
         ncpu: int = 1,
+        thp_aligned: bool = False,
     ) -> None:
         space = Space(layout.word, layout.order, memory)
         _take_scratch(space)
         known = dict(variables or {})
         where = _places(layout, main_arena, mp, known)
         top = mmap_top or _mmap_top(space)
-        kernel = Kernel(space, SCRATCH, top, page_size)
+        kernel = Kernel(space, SCRATCH, top, page_size, thp_aligned=thp_aligned)
         self._threads = len(threads) - 1
         Thread.__init__(self, Machine(layout, kernel, where), SCRATCH, 1)
         self.machine.ncpu = ncpu
         try:
             self._find_break(brk)
             self._guess(known, threads)
+            self._reserve_heaps()
         except MemoryFault as fault:
             raise BadRequest(f"main_arena {main_arena:#x} cannot be read: {fault}") from fault
         self.others = [
@@ -87,9 +91,24 @@ class Overlay(Allocator):
 
     def _set_thread(self, block: int, state: ThreadState) -> None:
         machine, tls = self.machine, self.machine.places.tls
-        none = machine.places.dummy if machine.has("tcache_dummy") else 0
-        machine.store(block + tls.tcache, state.tcache or none)
+        tcache = state.tcache
+        if state.lost and machine.has("tcache"):
+            tcache = block + tls.size
+            self._make_empty(tcache)
+        elif not tcache and machine.has("tcache_dummy"):
+            tcache = machine.places.dummy + machine.SZ * state.disabled
+        machine.store(block + tls.tcache, tcache)
         machine.store(block + tls.thread_arena, state.arena)
+
+    def _make_empty(self, tcache: int) -> None:
+        """Make a tcache with nothing in it, where nobody looks for one."""
+        machine = self.machine
+        machine.space.fill(tcache, 0, machine.layout.tcache.size)
+        slots = machine.layout.tcache.fields.get("num_slots")
+        for index in range(slots.length if slots else 0):
+            machine.tcache.store_count(  # type: ignore[attr-defined]
+                tcache + index * 2, machine.load(machine.mp["tcache_count"])
+            )
 
     def _find_break(self, brk: int) -> None:
         machine, kernel = self.machine, self.machine.kernel
@@ -109,6 +128,7 @@ class Overlay(Allocator):
         arenas = sum(1 for _ in machine.arenas())
         values = {
             "narenas": arenas,
+            "free_list": self._free_arenas(),
             "single_threaded": int(arenas == 1 and len(threads) == 1),
             "global_max_fast": machine.layout.default_max_fast,
             "tcache_key": _key_of(machine, threads),
@@ -117,6 +137,36 @@ class Overlay(Allocator):
         for name, value in values.items():
             if name not in known:
                 machine.store(at[name], value)
+
+    def _reserve_heaps(self) -> None:
+        """Take the rest of each arena's heaps: a core need not have what cannot be read."""
+        machine = self.machine
+        size, seen = machine.heap_max_size(), set[int]()
+        for av in machine.arenas():
+            heap = machine.heap_for_ptr(av) if av != machine.main else 0
+            top = machine.load(av + machine.o_top)
+            heap = machine.heap_for_ptr(top) if heap and top != machine.bin_at(av, 1) else heap
+            while heap and heap not in seen:
+                seen.add(heap)
+                self._reserve(heap, heap + size)
+                heap = machine.load(machine._info(heap, "prev"))
+
+    def _reserve(self, start: int, end: int) -> None:
+        space = self.machine.space
+        for one in list(space.mappings()):
+            if one.start < end and start < one.end:
+                if start < one.start:
+                    space.map(start, one.start, "---")
+                start = one.end
+        if start < end:
+            space.map(start, end, "---")
+
+    def _free_arenas(self) -> int:
+        """The first arena that no thread is attached to: no other one of these leads to it."""
+        machine = self.machine
+        free = [av for av in machine.arenas() if not machine.load(av + machine.o_attached)]
+        behind = {machine.load(av + machine.o_next_free) for av in free}
+        return next((av for av in free if av not in behind), 0)
 
 
 def _take_scratch(space: Space) -> None:

@@ -61,6 +61,7 @@ class Space:
         self._starts: list[int] = []
         self._frames: dict[int, bytearray] = {}
         self.written: set[int] = set()  # frames that somebody wrote to
+        self._kept: dict[int, bytes] | None = None  # frames as they were; see `watch`
         self._readable = _Cells(lambda number: self._read_cell("", self._readable, number))
         self._writable = _Cells(lambda number: self._write_cell("", self._writable, number))
         self._cells: list[_Cells] = [self._readable, self._writable]
@@ -120,9 +121,20 @@ class Space:
 
     def discard(self, start: int, end: int) -> None:
         """Make a range zero again, as MADV_DONTNEED does for anonymous memory."""
+        zeros: list[Mapping] = []
+        for one in self._maps:
+            low, high = max(one.start, start), min(one.end, end)
+            if one.fresh or low >= high:
+                zeros.append(one)
+                continue
+            zeros += [
+                one.piece(*part)
+                for part in ((one.start, low), (high, one.end))
+                if part[0] < part[1]
+            ]
+            zeros.append(Mapping(low, high, one.perms, one.name))
+        self._know(sorted(zeros, key=lambda one: one.start))
         self._drop(start, end)
-        if self._base is not None:
-            self.fill(start, 0, end - start)
 
     def move(self, start: int, end: int, to: int, size: int) -> None:
         """Move a mapping with its contents to *to*, with a new size (mremap)."""
@@ -148,7 +160,9 @@ class Space:
 
     def _drop(self, start: int, end: int) -> None:
         for number in list(self._numbers(start, end)):
-            self._frames.pop(number, None)
+            frame = self._frames.pop(number, None)
+            if frame is not None and self._kept is not None:
+                self._kept.setdefault(number, bytes(frame))
             self._forget(number)
 
     def _forget(self, number: int) -> None:
@@ -218,6 +232,8 @@ class Space:
             return cells[right]
         self._check(number, "w")
         self.written.add(number)
+        if self._kept is not None and number not in self._kept:
+            self._kept[number] = bytes(self._frame(number))
         return self._keep(code, cells, number)
 
     def _keep(self, code: str, cells: dict[int, Any], number: int) -> Any:
@@ -229,6 +245,45 @@ class Space:
         one = self.mapping_at(number << SHIFT)
         if one is None or need not in one.perms:
             raise KeyError(number)
+
+    # --- what a call changes ------------------------------------------------------------------
+
+    def watch(self) -> None:
+        """From now on keep what each frame held before it was written to."""
+        self._kept = {}
+        for cells in self._cells:
+            cells.clear()
+
+    def changed(self) -> Iterator[int]:
+        """Yield the addresses of the words that differ from what they were at `watch`."""
+        code = _CODES[self.word]
+        for number, before in (self._kept or {}).items():
+            frame = self._frames.get(number)
+            if frame is None or frame == before:
+                continue
+            start = number << SHIFT
+            old_words, new_words = (memoryview(b).cast(code) for b in (before, frame))  # type: ignore[call-overload]
+            pairs = zip(old_words, new_words)
+            for at, (old, new) in enumerate(pairs):
+                if old != new:
+                    yield start + at * self.word
+
+    def earlier(self, address: int) -> int | None:
+        """Return a word, aligned, as it was at `watch`; None if it was not there."""
+        number, at = address >> SHIFT, address & FRAME - 1
+        frame: bytes | bytearray | None = (self._kept or {}).get(number)
+        if frame is None:
+            frame = self._frames.get(number)
+        if frame is not None:
+            data = bytes(frame[at : at + self.word])
+        elif self._base is not None:
+            try:
+                data = self._base.read(address, self.word)
+            except MemoryFault:
+                return None
+        else:
+            return None
+        return int.from_bytes(data, self.order)  # type: ignore[arg-type]
 
     # --- single values ------------------------------------------------------------------------
 
