@@ -121,6 +121,15 @@ def test_what_is_known_better_overrides_what_is_found(run: Run):
     assert again["threads"][0]["tcache"] == thread["tcache"]
 
 
+def test_try_plays_on_a_core(run: Run):
+    block = json.loads(run("try", CORE, "malloc 24", *WHERE, "--json").out)["calls"][0]["pointer"]
+    ran = run("try", CORE, "a = malloc 24; free a", "--then", f"free {block}", *WHERE)
+
+    assert ran.status == 0
+    assert f"= {block}" in ran.out.splitlines()[0]
+    assert "aborts: free(): double free detected in tcache 2" in ran.out
+
+
 # --- errors ---------------------------------------------------------------------------------------
 
 

@@ -121,7 +121,7 @@ def test_a_request_has_every_argument_and_what_the_doors_need():
 
     texts = ("start", "kind", "from", "where", "sort", "top_most", "name")
     doors = {"json": False, "color": None, "limit": None, "all": False, "width": None}
-    doors = {**doors, "format": None, "table": None}
+    doors = {**doors, "format": None, "table": None, "evaluate": evaluate}
     assert vars(request) == {**dict.fromkeys(texts), "raw": False, **doors}
 
 

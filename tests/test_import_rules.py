@@ -32,6 +32,8 @@ MAY = {
     "targets/trace.py": {"errors", "source", "model"},
     "views/replay.py": {"heap", "table", "model", "views"},
     "analysis/check/predict.py": {"errors", "heap", "model", "analysis"},
+    "analysis/changes.py": {"errors", "glibc", "heap", "model"},
+    "analysis/whatif.py": {"errors", "glibc", "heap", "model", "analysis"},
     "analysis": {"errors", "memory", "glibc", "native", "heap"},
     "export": {"errors", "glibc", "native", "heap", "analysis"},
     "views/map.py": {"errors", "heap", "analysis", "table", "render", "views"},

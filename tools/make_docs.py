@@ -74,6 +74,10 @@ SAMPLES: dict[str, tuple[Sample, ...]] = {
     ),
     "export": (Sample(("-o", "tables", "--as", "csv", "--only", "chunks,bins,arenas")),),
     "types": (Sample(("--limit", "6")),),
+    "try": (
+        Sample(("a = malloc 0x500; free a; free a",), "2.36-amd64-bins"),
+        Sample(("free 0x5555555652e0; malloc 300000; thread new: malloc 24",)),
+    ),
     "vis": (Sample(("0x5555555652d0", "3")),),
     "replay": (
         Sample(("fixtures/traces/2.36/random-1.jsonl.xz",), "", "What a real 2.36 answered:"),

@@ -33,6 +33,7 @@ from .parameters import Settings
 from .printed import GdbTypes
 from .source import NO_TARGET, GdbSource
 from .stopped import Stopped
+from .threads import selected_thread
 
 DEBUG = "HEAPGLASS_DEBUG"  # in the environment: a fault of heapglass is shown as Python has it
 
@@ -132,6 +133,7 @@ class Runner:
         target = locate(source, self._settings.overrides())
         target.tools = {"gdb": gdb.VERSION}
         target.types = GdbTypes()
+        target.current = selected_thread()
         target.report = progress
         return target
 

@@ -53,6 +53,15 @@ def selection_kept() -> Iterator[None]:
             frame.select()
 
 
+def selected_thread() -> int | None:
+    """Return the id of the thread that the user has selected."""
+    thread = gdb.selected_thread()
+    if thread is None:
+        return None
+    pid, lwp, _ = thread.ptid
+    return int(lwp or pid)
+
+
 def read_threads(abi: str) -> list[Thread]:
     """Return the inferior's threads, ascending by id."""
     threads = []

@@ -110,8 +110,8 @@ def parse(command: Command, words: Sequence[str], convert: Evaluate = evaluate) 
     """Return a command's request: an attribute for each argument, dashes as underscores.
 
     Options may stand before, behind and between the positionals. Beside the command's own, the
-    request has json (also set by --format), format, table, color, limit, all, and width (columns of
-    the terminal, None: no limit), which a door sets.
+    request has json (also set by --format), format, table, color, limit, all, evaluate (*convert*),
+    and width (columns of the terminal, None: no limit), which a door sets.
 
     :raises BadRequest: if the words make no sense; one line, the usage as hint.
     """
@@ -123,6 +123,7 @@ def parse(command: Command, words: Sequence[str], convert: Evaluate = evaluate) 
         raise BadRequest("--table needs --format", "--format jsonl --table NAME")
     request.json = request.json or request.format is not None
     request.width = None
+    request.evaluate = convert
     return request
 
 

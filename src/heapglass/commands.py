@@ -354,6 +354,32 @@ COMMANDS: tuple[Command, ...] = (
         examples=("vis", "vis 0x555555559290 4"),
     ),
     Command(
+        "try",
+        "what calls of malloc would do from here; the process is not touched",
+        views.try_,
+        (
+            Argument(
+                "ops", "calls, apart by ';', such as 'free 0x…; a = malloc 0x80'", required=True
+            ),
+            Argument("--then", "more calls, from there on", metavar="OPS", many=True),
+            Argument("--thread", "the thread that calls: its kernel id, or gdb's number", "number"),
+        ),
+        help="The allocator model goes on from the heap as it is, on a copy: each call's result, "
+        "or the abort with the check that fired, and the chunks that it cut, merged or moved, "
+        "tops, mappings, the break and fields of mp_. Calls: malloc, calloc, realloc, memalign, "
+        "aligned_alloc, posix_memalign, valloc, pvalloc, free, malloc_usable_size, write ADDR "
+        "HEX, malloc_trim, mallopt, also with their arguments in brackets: free(p->next). A "
+        "result has a number, $1, $2, and a name if it is given one; a + 8 is 8 bytes behind "
+        "it. 'thread 7: malloc 8' is a call of thread 7 (an id, gdb's number, or new); else the "
+        "thread is the one that gdb has selected, or the first. What malloc would need and is "
+        "not known is said.",
+        examples=(
+            "try 'malloc 24'",
+            "try 'free 0x5555555592a0; a = malloc 0x80; write a+8 41414141' --then 'free a'",
+            "try 'free 0x5555555592a0; free 0x5555555592a0'",
+        ),
+    ),
+    Command(
         "replay",
         "a trace of malloc calls, played by the model and compared",
         views.replay_trace,

@@ -133,7 +133,7 @@ def test_python_objects_are_known_by_their_types(word: int, order: str):
     made.set_word(made.mem(0) + word, other)
     made.set_word(made.mem(1) + 3 * word, other)  # behind a PyGC_Head
     made.set_word(made.mem(2) + word, VARIABLES + 0x208)
-    made.target.address_of = lambda name: kind if name == "PyType_Type" else None
+    made.target.addresses_of = lambda name: [kind] if name == "PyType_Type" else []
     assert types(made)["collections.OrderedDict"] == ("python", 2)
 
 

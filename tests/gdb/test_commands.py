@@ -345,3 +345,25 @@ def test_blocks_as_a_type_of_the_program(live: bool, program: Path, core: Path):
         "no type 'nope' in the program's debug information "
         "(ptype shows what gdb knows; load the program with its symbols)\n"
     )
+
+
+def test_try_takes_expressions_and_leaves_the_process_alone(program: Path):
+    lines = [
+        "print/x first",
+        "heap try free(first); a = malloc 16; free a",
+        "heap try 'free first; free first' --then 'malloc 3' --json",
+        "heap chunks --all --json",
+        "thread 2",
+        "heap try malloc 8 --json",
+    ]
+    said = answers(["heap chunks --all --json", *lines], STOPPED, program)
+    first = said[1].split(" = ")[1]
+
+    assert said[0] == said[4]
+    assert said[2].splitlines()[0] == "  1  free(first)"
+    assert "used -> " in said[2]
+    one, two = json.loads(said[3])["calls"]
+    assert one["chunks"][0]["address"] == hex(int(first, 16) - 16)
+    assert two["abort"]
+    assert json.loads(said[3])["ended"] is True
+    assert json.loads(said[6])["calls"][0]["thread"] != one["thread"]

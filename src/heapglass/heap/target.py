@@ -49,8 +49,8 @@ def _no_symbol(_address: int) -> Near | None:
     return None
 
 
-def _no_address(_name: str) -> int | None:
-    return None
+def _no_addresses(_name: str) -> Sequence[int]:
+    return ()
 
 
 def _no_frame(_thread: int, _address: int) -> str:
@@ -104,10 +104,12 @@ class Target:
     page_size: int = 4096
     may_tag: bool = False  # whether the machine can tag memory (MTE), as far as is known
     symbol_at: Callable[[int], Near | None] = _no_symbol
-    address_of: Callable[[str], int | None] = _no_address  # of a variable, by its symbol
+    # Of the variables of a name, by their symbols: of each file that has one.
+    addresses_of: Callable[[str], Sequence[int]] = _no_addresses
     frame_at: Callable[[int, int], str] = _no_frame  # of a thread's id and an address
     types: TypePrinter | None = None
     report: Report = quiet  # how far it is: for a command that takes long
+    current: int | None = None  # id of the thread that a debugger has selected
     pid: int | None = None
     kind: str = ""
     name: str = ""

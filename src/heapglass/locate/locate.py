@@ -117,7 +117,7 @@ def _target(
         page_size=_page_size(source),
         may_tag=_may_tag(source),
         symbol_at=_near(source),
-        address_of=_address_of(source),
+        addresses_of=_addresses_of(source),
         frame_at=source.frame_at,
         pid=source.pid,
         kind=source.kind,
@@ -136,11 +136,11 @@ def _near(source: Source) -> Callable[[int], Near | None]:
     return near
 
 
-def _address_of(source: Source) -> Callable[[str], int | None]:
-    def address_of(name: str) -> int | None:
-        return next((s.value for s in source.symbols(name) if not s.tls), None)
+def _addresses_of(source: Source) -> Callable[[str], Sequence[int]]:
+    def addresses_of(name: str) -> Sequence[int]:
+        return [symbol.value for symbol in source.symbols(name) if not symbol.tls]
 
-    return address_of
+    return addresses_of
 
 
 def _page_size(source: Source) -> int:

@@ -12,6 +12,7 @@ from .questions import find, link, size, whatis
 from .refs import refs
 from .replay import replay_trace
 from .stats import stats
+from .try_ import try_
 from .types import types
 from .vis import vis
 
@@ -35,6 +36,7 @@ __all__ = [
     "size",
     "stats",
     "tcache",
+    "try_",
     "types",
     "vis",
     "whatis",

@@ -39,7 +39,7 @@ def python_objects(heap: Heap, graph: Numbered, roots: Roots | None) -> Keys | N
     word is tp_name (CPython 3.x, Include/cpython/object.h). Small objects lie in pymalloc's
     arenas, which are no chunks of malloc, unless PYTHONMALLOC=malloc.
     """
-    type_type = heap.target.address_of("PyType_Type")
+    type_type = next(iter(heap.target.addresses_of("PyType_Type")), None)
     if type_type is None:
         return None
     word, names = heap.words.size, {type_type: "type"}
