@@ -67,6 +67,18 @@ def test_everything_is_found_by_symbols_and_the_thread_pointer():
     assert len(target.main_arena.checks) >= 4
 
 
+def test_what_a_program_calls_like_a_variable_of_mallocs_is_not_taken():
+    made = process()
+    own = Symbol("tcache_key", BASE, 8, "symbol", "/bin/program")
+
+    target = locate(FakeSource(made.memory, [*SYMBOLS, own], [Thread(7, tp=TP)]))
+    assert "tcache_key" not in target.names
+
+    both = [*SYMBOLS, own, symbol("tcache_key", MP)]
+    target = locate(FakeSource(made.memory, both, [Thread(7, tp=TP)]))
+    assert target.names["tcache_key"].address == MP
+
+
 def test_a_thread_pointer_that_no_register_gives_is_found_by_structure():
     made = process()
 

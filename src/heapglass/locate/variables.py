@@ -56,8 +56,9 @@ class Names(Mapping[str, Place]):
         """Yield the variables that have symbols; nothing but the symbol speaks for them."""
         for name in VARIABLES:
             symbols = [s for s in self._source.symbols(name) if not s.tls and s.value]
-            own = [s for s in symbols if self._library and self._library.holds(s.value)]
-            for symbol in (own or symbols)[:1]:
+            if self._library is not None:  # a program may have a function that is called so
+                symbols = [s for s in symbols if self._library.owns(s)]
+            for symbol in symbols[:1]:
                 yield name, Place(symbol.value, symbol.how, symbol.module)
 
     def _all(self) -> dict[str, Place]:
