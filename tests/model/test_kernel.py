@@ -30,6 +30,19 @@ def test_the_break_moves_and_what_comes_back_is_zero() -> None:
     assert one.sbrk(1 << 60) is None
 
 
+def test_a_range_without_end_is_dropped_by_what_is_at_hand_of_it() -> None:
+    base = ByteMemory({0x10000: b"a" * 2 * FRAME}, [Region(0x10000, 0x10000 + 2 * FRAME, "rw-")])
+    space = Space(8, "little", base)
+    space.write(0x10000, b"b")
+    assert space.read(0x10000 + FRAME, 1) == b"a"
+    space.protect(0, 1 << 60, "r--")
+    with pytest.raises(MemoryFault):
+        space.write(0x10000, b"c")
+    space.unmap(0, 1 << 60)  # a size that was overwritten says so
+    with pytest.raises(MemoryFault):
+        space.read(0x10000, 1)
+
+
 def test_the_break_stops_before_a_mapping() -> None:
     one = kernel()
     one.space.map(0x55555555B000, 0x55555555C000, "---")

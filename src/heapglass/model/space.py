@@ -116,7 +116,7 @@ class Space:
             if one.end > high:
                 changed.append(one.piece(high, one.end))
         self._know(changed)
-        for number in self._numbers(start, end):
+        for number in self._at_hand(start, end):
             self._forget(number)
 
     def discard(self, start: int, end: int) -> None:
@@ -150,16 +150,21 @@ class Space:
     def _touched(self, start: int, end: int) -> list[int]:
         if self._base is not None:
             return list(self._numbers(start, end))
-        return [n for n in self._numbers(start, end) if n in self._frames]
+        return [number for number in self._at_hand(start, end) if number in self._frames]
 
-    def _numbers(self, start: int, end: int) -> Sequence[int]:
-        numbers = range(start >> SHIFT, (end + FRAME - 1) >> SHIFT)
-        if len(numbers) > len(self._frames) and self._base is None:
-            return [number for number in self._frames if number in numbers]
-        return numbers
+    def _at_hand(self, start: int, end: int) -> Sequence[int]:
+        """Return the numbers of a range's frames, at least those at hand; it may be far larger."""
+        numbers = self._numbers(start, end)
+        if len(numbers) <= sum(map(len, self._cells)) + len(self._frames):
+            return numbers
+        known = {*self._frames, *(number for cells in self._cells for number in cells)}
+        return [number for number in known if number in numbers]
+
+    def _numbers(self, start: int, end: int) -> range:
+        return range(start >> SHIFT, (end + FRAME - 1) >> SHIFT)
 
     def _drop(self, start: int, end: int) -> None:
-        for number in list(self._numbers(start, end)):
+        for number in self._at_hand(start, end):
             frame = self._frames.pop(number, None)
             if frame is not None and self._kept is not None:
                 self._kept.setdefault(number, bytes(frame))
