@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 
 import gdb
 
-from heapglass.source import Thread
+from heapglass.source import Stop, Thread
 
 # The register that is the thread pointer, by gdb's and by qemu's name; where a target has none it
 # is found by structure (heapglass.locate.tls).
@@ -20,6 +20,7 @@ POINTERS = {
     "ppc64": ("r13",),
     "ppc64le": ("r13",),
 }
+FAULTS = (4, 5, 7, 8, 11)  # signals that have si_addr
 # General registers that may hold pointers, by gdb's names.
 _X86_64 = "rax rbx rcx rdx rsi rdi rbp r8 r9 r10 r11 r12 r13 r14 r15"
 _RISCV = "t0 t1 t2 s0 s1 a0 a1 a2 a3 a4 a5 a6 a7 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11 t3 t4 t5 t6"
@@ -65,14 +66,31 @@ def selected_thread() -> int | None:
 def read_threads(abi: str) -> list[Thread]:
     """Return the inferior's threads, ascending by id."""
     threads = []
+    selected = gdb.selected_thread()
     with selection_kept():
         for thread in gdb.selected_inferior().threads():
             pid, lwp, _ = thread.ptid
             thread.switch()
             tag_ctl = _register("tag_ctl") if abi == "aarch64" else None
             at = _pointer(abi), _register("sp")
-            threads.append(Thread(lwp or pid, thread.num, *at, tag_ctl, _general(abi)))
-    return sorted(threads)
+            stop = _stop() if selected is not None and thread.num == selected.num else None
+            threads.append(Thread(lwp or pid, thread.num, *at, tag_ctl, _general(abi), stop))
+    return sorted(threads, key=lambda thread: thread.id)
+
+
+def _stop() -> Stop:
+    """Return what stopped the selected thread, as far as gdb knows."""
+    signal = _number("$_siginfo.si_signo") or 0
+    address = _number("$_siginfo._sifields._sigfault.si_addr") if signal in FAULTS else None
+    return Stop(signal, address, _register("pc"))
+
+
+def _number(expression: str) -> int | None:
+    try:
+        value = int(gdb.parse_and_eval(expression).cast(gdb.lookup_type("unsigned long")))
+    except (gdb.error, RuntimeError, ValueError):
+        return None
+    return value
 
 
 def _general(abi: str) -> tuple[tuple[str, int], ...]:

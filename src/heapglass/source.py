@@ -20,6 +20,14 @@ class Machine(NamedTuple):
     order: str  # byte order: "little" or "big"
 
 
+class Stop(NamedTuple):
+    """Why the target stopped, or died: of the thread that a signal hit."""
+
+    signal: int = 0  # its number, 0 if not known
+    address: int | None = None  # si_addr of a fault
+    pc: int | None = None
+
+
 class Thread(NamedTuple):
     """A thread of the target."""
 
@@ -29,6 +37,7 @@ class Thread(NamedTuple):
     sp: int | None = None  # stack pointer, None if not known
     tag_ctl: int | None = None  # aarch64: PR_GET_TAGGED_ADDR_CTRL, None if not known
     registers: tuple[tuple[str, int], ...] = ()  # general ones, by name; empty if not known
+    stop: Stop | None = None  # of the thread that the signal hit; in gdb the selected one
 
 
 class Symbol(NamedTuple):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from heapglass.source import Thread
+from heapglass.source import Stop, Thread
 from heapglass.targets.elf import read_header, read_notes
 
 from .build import MACHINES, NT_386_TLS, NT_ARM_TLS, NT_FILE, Core, Load, open_bytes
@@ -108,7 +108,7 @@ def test_an_unknown_machine_has_threads_without_registers(tmp_path: Path) -> Non
     core = made("ppc")
     core.notes = core.status(5, bytes(200))
     with open_bytes(core.build(), tmp_path) as source:
-        assert list(source.threads()) == [Thread(5)]
+        assert list(source.threads()) == [Thread(5, stop=Stop())]
 
 
 @pytest.mark.parametrize(("number", "abi"), [(0xABCD, "machine-43981"), (8, "mips")])

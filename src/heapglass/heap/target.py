@@ -11,6 +11,7 @@ from ..glibc.layout import Layout
 from ..glibc.releases import Version, name
 from ..memory import Memory
 from ..progress import Report, quiet
+from ..source import Stop
 
 NO_SYMBOLS_HINT = (
     "install the C library's debug symbols (libc6-dbg), name their folder with --debug-dir, "
@@ -85,6 +86,7 @@ class HeapThread(NamedTuple):
     arena_known: bool = False
     sp: int | None = None  # stack pointer, None if not known
     registers: tuple[tuple[str, int], ...] = ()  # general ones, by name; empty if not known
+    stop: Stop | None = None  # of the thread that the signal hit; in gdb the selected one
 
 
 @dataclass

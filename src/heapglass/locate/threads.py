@@ -233,6 +233,7 @@ def _thread(
         arena_known=bool(reading),
         sp=thread.sp,
         registers=thread.registers,
+        stop=thread.stop,
     )
     if thread.id in said:
         verdict = verify_tcache(target.memory, words.layout, said[thread.id])

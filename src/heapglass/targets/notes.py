@@ -11,11 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..source import Machine, Thread
+from ..source import Machine, Stop, Thread
 from .elf import Note
 
 NT_PRSTATUS, NT_PRPSINFO, NT_AUXV, NT_FILE = 1, 3, 6, 0x46494C45
+NT_SIGINFO = 0x53494749
 NT_386_TLS, NT_ARM_TLS, NT_ARM_TAGGED_ADDR_CTRL = 0x200, 0x401, 0x409
+FAULTS = (4, 5, 7, 8, 11)  # SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV: si_addr is there
 AT_ENTRY = 9  # of the auxiliary vector: the first instruction of the program itself
 MOST_FILE_NOTE = 256 << 20  # bytes; the kernel's own limit is 4 MiB unless raised
 MOST_AUXV = 1 << 10
@@ -29,6 +31,7 @@ class Registers(NamedTuple):
     sp: int
     tp: int | None = None
     general: tuple[tuple[str, int], ...] = ()  # name and number of those that may hold pointers
+    pc: int | None = None
 
 
 def _named(first: int, names: str) -> tuple[tuple[str, int], ...]:
@@ -43,17 +46,17 @@ _X86_64 = _named(0, "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi")
 _RISCV = "t0 t1 t2 s0 s1 a0 a1 a2 a3 a4 a5 a6 a7 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11 t3 t4 t5 t6"
 
 REGISTERS: dict[str, Registers] = {
-    "x86_64": Registers(8, 19, 21, _X86_64),  # fs_base
-    "x32": Registers(8, 19, 21, _X86_64),
+    "x86_64": Registers(8, 19, 21, _X86_64, 16),  # fs_base
+    "x32": Registers(8, 19, 21, _X86_64, 16),
     # i386: NT_386_TLS, by the selector in gs; arm: NT_ARM_TLS, if the kernel writes it
-    "i386": Registers(4, 15, None, _named(0, "ebx ecx edx esi edi ebp eax")),
-    "aarch64": Registers(8, 31, None, _numbered("x", 31)),  # NT_ARM_TLS
-    "arm": Registers(4, 13, None, _numbered("r", 13)),
-    "riscv64": Registers(8, 2, 4, _named(5, _RISCV)),
-    "ppc64le": Registers(8, 1, 13, _numbered("r", 32)),
-    "ppc64": Registers(8, 1, 13, _numbered("r", 32)),
+    "i386": Registers(4, 15, None, _named(0, "ebx ecx edx esi edi ebp eax"), 12),
+    "aarch64": Registers(8, 31, None, _numbered("x", 31), 32),  # NT_ARM_TLS
+    "arm": Registers(4, 13, None, _numbered("r", 13), 15),
+    "riscv64": Registers(8, 2, 4, _named(5, _RISCV), 0),
+    "ppc64le": Registers(8, 1, 13, _numbered("r", 32), 32),
+    "ppc64": Registers(8, 1, 13, _numbered("r", 32), 32),
     "s390x": Registers(
-        8, 17, None, _numbered("r", 16, 2)
+        8, 17, None, _numbered("r", 16, 2), 1
     ),  # gpr15, behind two words of PSW; access registers 0 and 1
 }
 GS_OF_I386 = 10
@@ -76,13 +79,16 @@ class _ThreadNotes:
     status: memoryview
     tls: memoryview | None = None  # NT_386_TLS or NT_ARM_TLS
     tagging: memoryview | None = None  # NT_ARM_TAGGED_ADDR_CTRL
+    siginfo: memoryview | None = None  # NT_SIGINFO
 
     def take(self, note: Note) -> None:
-        """Keep what a note of Linux's own says of this thread."""
+        """Keep what a note behind the status says of this thread."""
         if note.type in (NT_386_TLS, NT_ARM_TLS):
             self.tls = note.desc
         elif note.type == NT_ARM_TAGGED_ADDR_CTRL:
             self.tagging = note.desc
+        elif note.type == NT_SIGINFO:
+            self.siginfo = note.desc
 
 
 @dataclass
@@ -101,7 +107,7 @@ def read_core_notes(notes: Iterable[Note], machine: Machine) -> CoreNotes:
     found = CoreNotes()
     threads: list[_ThreadNotes] = []
     for note in notes:
-        if note.name == b"LINUX":
+        if note.name == b"LINUX" or note.type == NT_SIGINFO:
             if threads:
                 threads[-1].take(note)
         elif note.name != b"CORE":
@@ -114,9 +120,17 @@ def read_core_notes(notes: Iterable[Note], machine: Machine) -> CoreNotes:
             found.pid = _pid(note.desc, machine)
         elif note.type == NT_FILE and not found.files:
             found.files = _files(note.desc, machine, found.warnings)
+    _take_threads(found, threads, machine)
+    return found
+
+
+def _take_threads(found: CoreNotes, threads: list[_ThreadNotes], machine: Machine) -> None:
+    """Read the threads; the first one is the one that the signal hit."""
     by_id: dict[int, Thread] = {}
     for notes_of_one in threads:
         thread = _thread(notes_of_one, machine)
+        if thread is not None and not by_id:
+            thread = thread._replace(stop=_stop(notes_of_one, machine))
         if thread is not None:
             by_id.setdefault(thread.id, thread)
     found.threads = [by_id[number] for number in sorted(by_id)]
@@ -125,7 +139,6 @@ def read_core_notes(notes: Iterable[Note], machine: Machine) -> CoreNotes:
             f"{len(threads) - len(by_id)} of {len(threads)} NT_PRSTATUS notes are damaged or "
             "repeat a thread id; they are left out"
         )
-    return found
 
 
 def read_auxv(data: bytes, machine: Machine) -> dict[int, int]:
@@ -176,6 +189,22 @@ def _thread(notes: _ThreadNotes, machine: Machine) -> Thread | None:
     pointer = _thread_pointer(values, known, notes.tls, machine)
     registers = tuple((name, value) for name, value in general if value is not None)
     return Thread(thread_id, None, pointer, sp, tag_ctl, registers)
+
+
+def _stop(notes: _ThreadNotes, machine: Machine) -> Stop:
+    """Return the signal: pr_cursig, or si_signo; and of a fault where it was, si_addr."""
+    known = REGISTERS.get(machine.abi)
+    pc = None
+    if known is not None and known.pc is not None:
+        values = notes.status[32 + 10 * machine.word :]
+        pc = _number(values, known.pc * known.size, known.size, machine)
+    signal = _number(notes.status, 12, 2, machine) or 0
+    address = None
+    if notes.siginfo is not None:
+        signal = _number(notes.siginfo, 0, 4, machine) or signal
+        if signal in FAULTS:
+            address = _number(notes.siginfo, 8 + machine.word, machine.word, machine)
+    return Stop(signal, address, pc)
 
 
 def _thread_pointer(
