@@ -65,6 +65,13 @@ SAMPLES: dict[str, tuple[Sample, ...]] = {
         Sample(("fixtures/damage/overflow.jsonl",), "", "A string that is too long for its block:"),
         Sample(()),
     ),
+    "explain": (
+        Sample(
+            ("fixtures/damage/overflow.jsonl", "--message", "double free or corruption (out)"),
+            "",
+            "The same heap, after `free` of the second block ended the program:",
+        ),
+    ),
     "leaks": (Sample(("--limit", "4")),),
     "refs": (
         Sample(("0x5555555652e0",)),

@@ -254,6 +254,18 @@ COMMANDS: tuple[Command, ...] = (
         examples=("check", "check --json"),
     ),
     Command(
+        "explain",
+        "why the program ended in malloc: which check failed, on which chunk, and why",
+        views.explain,
+        (Argument("--message", "what the program printed, where the target does not say it"),),
+        help="At an abort, or in its core, without symbols. What malloc said (__abort_msg) names a "
+        "check of a function; the chunk is one that the dying thread has in a register or on its "
+        "stack and for which that check fails, else one of a list or of what is damaged. Then the "
+        "likeliest cause, and what check finds around it. Also after a SIGSEGV in malloc: a "
+        "damaged word that leads to where it faulted. The exit status is 1 if a fault was found.",
+        examples=("explain", "explain --message 'free(): invalid pointer'"),
+    ),
+    Command(
         "leaks",
         "blocks in use that nothing leads to",
         views.leaks,

@@ -3,6 +3,7 @@
 from .bins import bins, tcache
 from .check import check
 from .chunks import chunk, chunks
+from .explain import explain
 from .export import export
 from .info import info
 from .leaks import leaks
@@ -22,6 +23,7 @@ __all__ = [
     "check",
     "chunk",
     "chunks",
+    "explain",
     "export",
     "find",
     "heaps",

@@ -67,6 +67,12 @@ class Places:
         at = None if segment is None else segment.columns.row_at(chunk)
         return None if segment is None or at is None else (segment, at)
 
+    def in_gap(self, address: int) -> bool:
+        """Whether an address lies in a stretch in which no chunk is known."""
+        segment = self.segment_of(address)
+        gaps = () if segment is None else segment.columns.gaps
+        return any(gap.start <= address < gap.end for gap in gaps)
+
     def holding(self, address: int) -> tuple[Segment, int] | None:
         """Return the row of the chunk that an address lies in, also where the walk lost its way."""
         segment = self.segment_of(address)

@@ -165,4 +165,3 @@ def _sorting(places: Places, chunk: int) -> Iterator[Trial]:
         yield _malloc(size - places.word)
     if 4 * places.layout.min_chunk <= size < 1 << 24:
         yield _malloc(size // 2)
-    yield Trial("malloc_trim (0)", lambda thread: thread.malloc_trim(0))

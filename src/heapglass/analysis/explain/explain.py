@@ -1,0 +1,185 @@
+"""Why a program ended in malloc: what it said, which check that is, on which chunk, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ...glibc.layout import SIZE_BITS
+from ...heap.columns import CORRUPT, FAST, FREE, TCACHE, TOP, USED
+from ...heap.heap import Heap
+from ...source import Stop
+from ..check import Checked, check_heap
+from ..check.causes import header_cause
+from ..check.finding import (
+    DOUBLE_FREE,
+    FOREIGN,
+    NOT_A_CHUNK,
+    UNDERFLOW,
+    UNKNOWN_CAUSE,
+    Cause,
+    Finding,
+)
+from ..check.places import Places
+from .chunks import failing_chunks
+from .message import Said, find_message
+from .rules import Check, check_of
+from .suspects import dying_thread, words_at_hand
+
+CRASHES = (7, 11)  # SIGBUS, SIGSEGV
+NEAR = 6  # words from a wild pointer to what malloc reads of it
+TWICE = ("double free", "fasttop", "(top)", "(!prev)", "(out)")  # texts that speak of it
+
+
+@dataclass
+class Explanation:
+    """Why a program ended. What is not known is None."""
+
+    said: Said | None = None
+    how: str | None = None  # "__abort_msg", "--message", or "conclusion" without a text
+    check: Check | None = None
+    stop: Stop | None = None
+    chunk: int | None = None  # for which the check failed
+    others: list[int] = field(default_factory=list)  # for which it fails, too
+    cause: Cause | None = None
+    checked: Checked = field(default_factory=Checked)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str | None:
+        """What malloc said."""
+        return None if self.said is None else self.said.text
+
+
+def explain_end(heap: Heap, message: str | None = None) -> Explanation:
+    """Explain the end of a program; *message* is what it printed, if somebody saw it.
+
+    :raises NotFound: if main_arena is not known.
+    """
+    places = Places(heap)
+    found = Explanation(checked=check_heap(heap))
+    thread = dying_thread(heap)
+    found.stop = None if thread is None else thread.stop
+    found.said = find_message(heap, message)
+    hand = words_at_hand(heap, thread)
+    if found.said is not None:
+        found.how = found.said.how
+        found.check = check_of(found.said.text)
+        if found.said.pointer is not None:
+            hand.insert(0, found.said.pointer)
+    if found.check is not None:
+        failing = failing_chunks(places, found.check, hand, found.checked.findings)
+        found.chunk, found.others = (failing[0], failing[1:]) if failing else (None, [])
+    else:
+        _conclude(places, found)
+    found.cause = _cause(places, found)
+    found.checked.findings.sort(key=lambda one: not _about(places, one, found.chunk))
+    return found
+
+
+# --- without a text -------------------------------------------------------------------------------
+
+
+def _conclude(places: Places, found: Explanation) -> None:
+    """Tell by the damage alone: where it crashed, or what is worst."""
+    findings = [one for one in found.checked.findings if one.is_chunk]
+    crash = found.stop is not None and found.stop.signal in CRASHES
+    if crash and found.stop is not None and found.stop.address is not None:
+        touched = _touched(places, findings, found.stop.address)
+        if touched is not None:
+            findings = [touched]
+            fault, chunk = found.stop.address, touched.address
+            found.notes.append(f"the fault at {fault:#x} is where a word of {chunk:#x} leads")
+    if findings and findings[0].severity == "error":
+        found.how = "conclusion"
+        found.chunk = findings[0].address
+        found.others = [one.address for one in findings[1:] if one.address != found.chunk]
+
+
+def _touched(places: Places, findings: Sequence[Finding], fault: int) -> Finding | None:
+    """Return the finding whose damaged word, taken for a pointer or a size, leads to a fault."""
+    reach = NEAR * places.word
+    for finding in findings:
+        for word in finding.words:
+            leads = {word.value, finding.address + (word.value & ~SIZE_BITS)}
+            leads |= {word.value ^ word.address >> 12, finding.address - word.value}
+            mask = places.layout.max_address
+            if any(0 <= fault - (lead & mask) <= reach for lead in leads):
+                return finding
+    return None
+
+
+# --- why ------------------------------------------------------------------------------------------
+
+
+def _cause(places: Places, found: Explanation) -> Cause | None:
+    chunk = found.chunk
+    if chunk is None:
+        return None
+    about = [one for one in found.checked.findings if _about(places, one, chunk)]
+    if twice := _freed_twice(places, found, chunk):
+        return twice
+    own = [one for one in about if one.address == chunk and one.cause is not None]
+    for finding in (*own, *about):
+        if finding.cause is not None and finding.cause.kind != UNKNOWN_CAUSE:
+            return finding.cause
+    if found.check is not None and found.check.kind in ("pointer", "mapped"):
+        return _of_pointer(places, found.check, chunk)
+    return next((one.cause for one in about if one.cause is not None), None)
+
+
+def _about(places: Places, finding: Finding, chunk: int | None) -> bool:
+    """Whether a finding is about a chunk, the next one, or the one before."""
+    if chunk is None or not finding.is_chunk:
+        return False
+    size = places.size(chunk) or 0
+    near = {chunk, chunk + size, places.above(chunk), places.below(chunk)}
+    if finding.address in near:
+        return True
+    return any(chunk <= word.address < chunk + NEAR * places.word for word in finding.words)
+
+
+def _freed_twice(places: Places, found: Explanation, chunk: int) -> Cause | None:
+    """A double free: the text speaks of it, and the chunk is free already."""
+    text = found.text or ""
+    if not any(word in text for word in TWICE) or "unaligned" in text:
+        return None
+    mem = chunk + places.header
+    said = f"the block {mem:#x} (chunk {chunk:#x}) was freed a second time"
+    listed = places.heap.marks.get(chunk)
+    if listed is not None:
+        return Cause(DOUBLE_FREE, chunk, said, (f"it is in {listed.label} already",))
+    holder = places.holding(chunk)
+    if chunk in places.tops:
+        return Cause(DOUBLE_FREE, chunk, said, ("it was merged with top when it was freed",))
+    if holder is None or holder[0].columns.addresses[holder[1]] == chunk:
+        return None
+    state = holder[0].columns.states[holder[1]]
+    outer = holder[0].columns.addresses[holder[1]]
+    if state in (FREE, TOP, TCACHE, FAST):
+        what = "top" if state == TOP else f"the free chunk {outer:#x}"
+        return Cause(DOUBLE_FREE, chunk, said, (f"it lies in {what}: it was merged there",))
+    return None
+
+
+def _of_pointer(places: Places, check: Check, chunk: int) -> Cause:
+    """A pointer that malloc never gave: into a block, or to something else."""
+    mem = chunk + places.header
+    holder = places.holding(mem)
+    if holder is not None:
+        outer = holder[0].columns.addresses[holder[1]]
+        state = holder[0].columns.states[holder[1]]
+        if outer == chunk and state in (USED, CORRUPT):
+            return header_cause(places, chunk, places.above(chunk))
+        offset = mem - outer - places.header
+        text = f"{mem:#x} is no block: it lies at +{offset:#x} in the block of chunk {outer:#x}"
+        return Cause(NOT_A_CHUNK, chunk, text, ("no chunk begins there",))
+    if check.kind == "mapped":
+        text = f"a write before the block {mem:#x}, which has a mapping of its own"
+        return Cause(UNDERFLOW, chunk, text, ("nothing lies below it in the mapping",))
+    region = next(
+        (one for one in places.heap.target.memory.regions() if one.start <= mem < one.end), None
+    )
+    where = f"in {region.path}" if region is not None and region.path else "in no heap"
+    text = f"{mem:#x} is no block of malloc's: it lies {where}"
+    return Cause(FOREIGN, chunk, text, ("no heap and no mapping of malloc's is there",))
