@@ -1,9 +1,14 @@
-"""Builds the compiled loops where there is a C compiler; without them the Python loops serve.
+"""Builds the compiled loops and the recorder where there is a C compiler.
+
+Without it the Python loops serve, and `record` says what it needs. The recorder for programs of 32
+bits needs the compiler's -m32.
 
 One library for every Python (it is reached by ctypes), so a wheel is py3-none-PLATFORM.
 """
 
 from __future__ import annotations
+
+from platform import machine
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -14,7 +19,23 @@ except ImportError:  # setuptools before 70.1
     from wheel.bdist_wheel import bdist_wheel
 
 SOURCE = "src/heapglass/native/heapglass.c"
+RECORDER = "src/heapglass/recorder/recorder.c"
 FLAGS = ["-std=gnu11", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra"]
+
+# The recorder calls nothing of a C library by name: one build serves every glibc.
+ALONE = ["-fno-builtin", "-fno-stack-protector", "-fno-tree-loop-distribute-patterns"]
+ALONE_LINK = ["-nostdlib", "-Wl,-z,now", "-Wl,--exclude-libs,ALL", "-lgcc"]
+
+
+def recorder(name: str, *more: str) -> Extension:
+    """Return the recorder's library."""
+    return Extension(
+        f"heapglass.recorder.{name}",
+        [RECORDER],
+        extra_compile_args=[*FLAGS, *ALONE, *more],
+        extra_link_args=[*more, *ALONE_LINK],
+        optional=True,
+    )
 
 
 class BuildLoops(build_ext):
@@ -44,7 +65,9 @@ setup(
             [SOURCE],
             extra_compile_args=FLAGS,
             optional=True,
-        )
+        ),
+        recorder("librecorder"),
+        *([recorder("librecorder32", "-m32")] if machine() in ("x86_64", "AMD64") else []),
     ],
     cmdclass={"build_ext": BuildLoops, "bdist_wheel": AnyPython},
 )

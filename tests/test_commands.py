@@ -71,7 +71,7 @@ def test_every_command_says_what_it_does(command: Command):
     assert command.view.__doc__
     for argument in command.arguments:
         assert argument.help
-        assert argument.kind in ("text", "address", "number", "flag")
+        assert argument.kind in ("text", "address", "number", "flag", "rest")
         assert not argument.choices or argument.kind == "text"
 
 
@@ -96,8 +96,8 @@ def test_every_command_is_on_the_page(command: Command):
     page = PAGE.read_text()
     section = page.split(f"\n## {command.name}\n")[1].split("\n## ")[0]
 
-    assert usage(command, "heap") in section
-    assert f"$ heapglass {command.name} " in section
+    assert usage(command, "heapglass" if command.door == "shell" else "heap") in section
+    assert f"$ heapglass {command.name} " in section or command.door
     for argument in command.arguments:
         assert f"- `{typed(argument)}`: {argument.help}" in section
 
@@ -111,6 +111,15 @@ def test_the_page_is_up_to_date():
     )
 
     assert done.returncode == 0, "run `make docs`"
+
+
+def test_words_behind_two_dashes_are_kept_as_they_are():
+    (record,) = (command for command in COMMANDS if command.name == "record")
+    request = parse(record, ["-o", "t", "--", "ls", "--json", "--", "-o"])
+
+    assert request.program == ["ls", "--json", "--", "-o"]
+    assert (request.o, request.json) == ("t", False)
+    assert parse(record, ["-o", "t"]).program == []
 
 
 # --- words ----------------------------------------------------------------------------------------

@@ -130,9 +130,17 @@ def _contents() -> str:
     return "\n".join(["| command | shows |", "| --- | --- |", *rows, ""])
 
 
+def _examples(command: Command, examples: Iterable[str]) -> list[str]:
+    return [f"    {_prefix(command)} {example}" for example in examples]
+
+
+def _prefix(command: Command) -> str:
+    return "heapglass" if command.door == "shell" else "heap"
+
+
 def _section(command: Command) -> str:
     lines = [f"## {command.name}", "", f"{command.summary[0].upper()}{command.summary[1:]}.", ""]
-    lines += [f"    {usage(command, 'heap')}", ""]
+    lines += [f"    {usage(command, _prefix(command))}", ""]
     lines += _bullets(command.arguments)
     if command.arguments:
         lines.append("")
@@ -140,8 +148,8 @@ def _section(command: Command) -> str:
         lines += [command.help, ""]
     examples = [example for example in command.examples if example != command.name]
     if examples:
-        lines += ["For example:", "", *(f"    heap {example}" for example in examples), ""]
-    for sample in SAMPLES[command.name]:
+        lines += ["For example:", "", *_examples(command, examples), ""]
+    for sample in () if command.door else SAMPLES[command.name]:
         lines += _shown(command, sample)
     return "\n".join(lines)
 

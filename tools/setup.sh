@@ -38,7 +38,8 @@ fi
 
 stamp=.venv/.heapglass-$what
 old=""
-for file in pyproject.toml setup.py src/heapglass/native/heapglass.c; do
+for file in pyproject.toml setup.py src/heapglass/native/heapglass.c \
+  src/heapglass/recorder/recorder.c; do
   [ -e "$stamp" ] && [ ! "$file" -nt "$stamp" ] || old=yes
 done
 if [ -n "$old" ]; then

@@ -19,7 +19,7 @@ from heapglass.arguments import (
     takes_value,
 )
 from heapglass.commands import COMMANDS, Command, ask
-from heapglass.errors import HeapglassError
+from heapglass.errors import BadRequest, HeapglassError
 from heapglass.heap.target import Target
 from heapglass.locate import locate
 from heapglass.progress import Progress
@@ -161,11 +161,12 @@ class Prefix(gdb.Command):
         words = line.split()
         if not words:
             gdb.write(f"{self.__doc__}\n\n")
-            for command in COMMANDS:
+            for command in (one for one in COMMANDS if one.door != "shell"):
                 gdb.write(f"  {command.name:<9} {command.summary}\n")
             return
         try:
-            find_command(words[0])
+            command = find_command(words[0])
+            raise BadRequest(f"{command.name} works in a shell", f"heapglass {command.name} --help")
         except HeapglassError as error:
             raise gdb.GdbError(visible(f"heapglass: {error} ({error.hint})")) from error
 

@@ -14,6 +14,7 @@ from .parameters import Settings
 from .stopped import Stopped
 
 NAME = "heapglass"
+HERE = tuple(command for command in COMMANDS if command.door != "shell")
 MARK = "(heapglass)"  # in the help of our prefixes: tells them from another extension's
 HELP = f"""Heaps of glibc: chunks, bins, arenas, tcaches. {MARK}
 
@@ -73,7 +74,7 @@ class _Owner:
             Prefix(prefix, HELP)
             for name in [name for name in self._table if name.startswith(f"{prefix} ")]:
                 del self._table[name]  # they went with the prefix, when somebody else took it
-        for command in COMMANDS:
+        for command in HERE:
             name = f"{prefix} {command.name}"
             known = name in self._table
             self._table[name] = Runner(prefix, command, settings, self._stopped, self.look)

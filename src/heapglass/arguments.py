@@ -67,7 +67,8 @@ def parser(command: Command, convert: Evaluate = evaluate) -> argparse.ArgumentP
     made = _Parser(prog=command.name, add_help=False, allow_abbrev=False)
     made.said = f"usage: {usage(command)}"
     for argument in (*command.arguments, *COMMON):
-        _add(made, argument, convert)
+        if argument.kind != "rest":
+            _add(made, argument, convert)
     return made
 
 
@@ -115,6 +116,8 @@ def parse(command: Command, words: Sequence[str], convert: Evaluate = evaluate) 
 
     :raises BadRequest: if the words make no sense; one line, the usage as hint.
     """
+    rest = next((a.name for a in command.arguments if a.kind == "rest"), "")
+    words, behind = split_rest(words) if rest else (words, [])
     words = _glued(words, takes_value((*command.arguments, *COMMON)))
     # argparse knows decimal negative numbers only; with a blank, a word is no option.
     words = [f" {word}" if _NEGATIVE_HEX.fullmatch(word) else word for word in words]
@@ -124,7 +127,15 @@ def parse(command: Command, words: Sequence[str], convert: Evaluate = evaluate) 
     request.json = request.json or request.format is not None
     request.width = None
     request.evaluate = convert
+    if rest:
+        setattr(request, rest, behind)
     return request
+
+
+def split_rest(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the words before the first `--`, and those behind it."""
+    at = list(words).index("--") if "--" in words else len(words)
+    return list(words[:at]), list(words[at + 1 :])
 
 
 def _glued(words: Sequence[str], valued: Collection[str]) -> list[str]:
@@ -200,6 +211,8 @@ def usage(command: Command, before: str = "heapglass") -> str:
 
 def typed(argument: Argument) -> str:
     """Return an argument as it is typed: `ADDRESS`, `--limit N`, `--color auto|always|never`."""
+    if argument.kind == "rest":
+        return f"-- {_value_name(argument)} …"
     if not argument.name.startswith("-"):
         return _value_name(argument)
     if argument.kind == "flag":

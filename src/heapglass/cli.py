@@ -19,6 +19,7 @@ from .arguments import (
     first_plain,
     help_text,
     parse,
+    split_rest,
     takes_value,
 )
 from .commands import COMMANDS, Command, ask
@@ -127,7 +128,7 @@ def _write(text: str, flush: bool = False) -> None:
 def _run(words: list[str]) -> int:
     valued = {*_TARGET_OPTIONS, *takes_value(COMMON)}
     at = first_plain(words, valued)
-    said = _said(words, at)
+    said = _said(split_rest(words)[0], at)
     if said is not None:
         _write(said, flush=True)
         return 0
@@ -242,7 +243,9 @@ def _tcache(text: str) -> tuple[int, int]:
 
 
 def _answer(command: Command, words: list[str]) -> int:
+    words, behind = split_rest(words)
     options, words = _target_options(words, [argument.name for argument in command.arguments])
+    words += ["--", *behind] if behind else []
     if not command.needs_target:
         request = _parse(command, words)
         return _show(ask(command, None, request), request)

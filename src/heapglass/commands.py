@@ -17,7 +17,8 @@ class Argument:
     """A positional (no dashes in *name*) or an option of a command.
 
     *kind*: "address" and "number" go through the door's evaluator (decimal, 0x hex; in gdb any
-    expression), "text" is kept, "flag" is there or not. *choices* restricts "text".
+    expression), "text" is kept, "flag" is there or not, "rest" is the list of all words behind
+    `--`. *choices* restricts "text".
     """
 
     name: str
@@ -40,6 +41,7 @@ class Command:
     help: str = ""  # more than the line, plain text
     examples: tuple[str, ...] = ()  # as typed behind `heap`
     needs_target: bool = True
+    door: str = ""  # "gdb" or "shell", if it is served there only
 
 
 def ask(command: Command, target: Any, request: Any) -> Answer:
@@ -404,5 +406,24 @@ COMMANDS: tuple[Command, ...] = (
         "is 1 if one differs.",
         examples=("replay calls.jsonl", "replay calls.jsonl.xz --keep-going --json"),
         needs_target=False,
+    ),
+    Command(
+        "record",
+        "runs a program and records its malloc calls as a trace (in the shell)",
+        views.record_program,
+        (
+            Argument("-o", "the trace; .gz, .xz, .zst are packed", metavar="FILE"),
+            Argument("--children", "also the processes that it starts: FILE-PID", "flag"),
+            Argument("--convert", "no program: the trace of a recording kept", metavar="RAW"),
+            Argument("program", "behind --: the program and its words", "rest"),
+        ),
+        help="A library is preloaded that writes down every call in the order in which they took "
+        "effect, at a tenth of a microsecond each; addresses stay what they would be. What was "
+        "running when the process aborted or crashed is recorded as that. Static and set-uid "
+        "programs and other allocators are not seen. HEAPGLASS_RECORD=BASE with the library in "
+        "LD_PRELOAD records without this command, into BASE.PID: --convert makes the trace.",
+        examples=("record -o calls.jsonl.xz -- ./program --its options",),
+        needs_target=False,
+        door="shell",
     ),
 )

@@ -9,13 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from heapglass.commands import COMMANDS
+from heapglass.commands import COMMANDS as EVERYWHERE
 from tests.gdb.sessions import LOAD, STOPPED, Terminal, answers, batch, complaint
 
 NO_TARGET = "no process or core: start one (run, attach) or open a core (core-file)"
 
 
 # --- help and completion --------------------------------------------------------------------------
+
+COMMANDS = [command for command in EVERYWHERE if command.door != "shell"]
+
+
+def test_what_is_for_the_shell_says_so():
+    assert "heapglass: record works in a shell" in complaint("heap record -o x", [LOAD])
 
 
 def test_every_command_has_help_in_gdb():

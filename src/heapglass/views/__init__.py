@@ -10,6 +10,7 @@ from .leaks import leaks
 from .map import map_
 from .overview import arenas, heaps, mmapped, params
 from .questions import find, link, size, whatis
+from .record import record_program
 from .refs import refs
 from .replay import replay_trace
 from .stats import stats
@@ -33,6 +34,7 @@ __all__ = [
     "map_",
     "mmapped",
     "params",
+    "record_program",
     "refs",
     "replay_trace",
     "size",
