@@ -294,8 +294,9 @@ COMMANDS: tuple[Command, ...] = (
         "block to block. A pointer counts if it leads to [mem, mem + usable); the allocator's own "
         "pointers do not. What is not reached is leaked: unreferenced if no other leaked block "
         "points to it, the rest hangs off those or is a cycle. An old word may keep a block alive "
-        "that nobody uses any more; a pointer that is stored mangled (setjmp, atexit) is not seen. "
-        "In the shell the registers of a running process are not known: a core has them.",
+        "that nobody uses any more. Pointers that are stored mangled (by setjmp, atexit) count as "
+        "well, where the key (the pointer guard) is found. In the shell the registers of a running "
+        "process are not known: a core has them.",
         examples=(
             "leaks",
             "leaks --interior start",

@@ -55,8 +55,10 @@ def check(found: Any, report: Path) -> None:
     assert found["totals"] == {
         "leaked": of(planted, "head", "held", "cycle", "end"),
         "unreferenced": of(planted, "head", "end"),
-        "possibly": of(planted, "inside"),
-    }
+        "possibly": of(planted, "inside", "mangled"),
+    }, [found["warnings"], found["possibly"]]
+    assert "mangled" in [how for _, how in planted.values()]
+    assert found["mangled"] == "followed"
     heads = {int(row["user"], 16): row for row in found["heads"]}
     assert {mem for mem, row in heads.items() if not row["cycle"]} == {
         mem for mem, (_, how) in planted.items() if how in ("head", "end")

@@ -102,6 +102,9 @@ walks (const struct span *span, const struct machine *m)
   check (hg_words_in (span, take (span->length + 2), low, low + take (0), ~(u64) 0, m->word, m->swap,
                       places, room, &next) <= room, "words keep to their room");
   check (next < span->length + 2 * word + 2, "words end near the end");
+  struct hidden hidden = { low, low + take (0), take (0), take (70), 0, take (2) * take (0) };
+  check (hg_hidden_words (span, take (span->length + 2), &hidden, m->word, m->swap, places, room, &next)
+         <= room, "hidden words keep to their room");
   free (places);
   free (addresses);
   free (sizes);

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heapglass.native import IN_USE, Buffer, Cells, Chain, compiled, loops
+from heapglass.native import IN_USE, Buffer, Cells, Chain, Hidden, compiled, loops
 
 BASE = 0x7F0000001000
 MOST = (1 << 64) - 1
@@ -174,6 +174,37 @@ def test_words_agree_at_the_ends_of_the_address_space(
     want = loops.words_between(buffer, low, high, mask)
 
     assert native().words_between(buffer, low, high, mask) == want
+
+
+@settings(max_examples=400, deadline=None)
+@given(buffers(), st.data())
+def test_hidden_words_are_found_alike(buffer: Buffer, data: st.DataObject):
+    bits = 8 * buffer.word
+    key, rotate = data.draw(st.integers(0, (1 << bits) - 1)), data.draw(st.sampled_from([0, 9, 17]))
+    low = data.draw(st.sampled_from([BASE & ((1 << bits) - 1), 0, 0x11]))
+    high = low + data.draw(st.sampled_from([0, 1, 0x400, 1 << 20, 1 << 30]))
+    behind = data.draw(st.sampled_from([(0, 0), (0, 1 << 31), (low, low + 0x400)]))
+    hidden = Hidden(low, high, key, rotate, behind)
+    words = buffer.words.tolist()  # some are made what is looked for
+    for at in data.draw(st.sets(st.integers(0, max(len(words) - 1, 0)))) if words else ():
+        value = (low + 8 * at) ^ key
+        words[at] = (value << rotate | value >> (bits - rotate)) & ((1 << bits) - 1)
+    mark = "<" if buffer.order == "little" else ">"
+    packed = struct.pack(f"{mark}{len(words)}{'Q' if buffer.word == 8 else 'I'}", *words)
+    base = buffer.base + data.draw(st.sampled_from([0, 1, 5]))
+    made = Buffer(memoryview(packed), base, buffer.word, buffer.order)
+    skip = -base % buffer.word
+    seen = Buffer(memoryview(packed)[skip:], base + skip, buffer.word, buffer.order)
+    values = [loops.plain(word, hidden, buffer.word) for word in seen.words]
+    first, last = behind
+    want = [
+        seen.base + number * buffer.word
+        for number, value in enumerate(values)
+        if low <= value < high
+        and (first == last or (number + 1 < len(values) and first <= values[number + 1] < last))
+    ]
+    assert loops.hidden_words(made, hidden) == want
+    assert native().hidden_words(made, hidden) == want
 
 
 def test_more_than_one_piece_of_answers():

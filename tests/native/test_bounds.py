@@ -46,6 +46,7 @@ def test_nothing_outside_of_a_buffer_is_touched(tmp_path: Path):
         ("span->length - (at - span->base) < 2 * (u64) word", "0"),
         ("*length = usable < left ? usable : left", "*length = usable"),
         ("row < 0 || !wanted[row]", "!wanted[row]"),
+        ("is = span->length - offset >= 2 * (u64) word\n             &&", "is ="),
         ("count = count < 10 ? count : 10;", ""),
     ],
 )

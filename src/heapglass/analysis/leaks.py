@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
 from ..errors import BadRequest
@@ -22,7 +23,10 @@ from ..native import (
     Rows,
     make_graph,
 )
-from .roots import Roots, buffers, find_roots, scanned
+from .mangled import Mangled, find_mangled
+from .roots import Roots, as_words, buffers, find_roots, scanned
+
+MOST_ROUNDS = 8  # of marking, because of mangled pointers that stand in blocks
 
 
 class Sum(NamedTuple):
@@ -46,6 +50,7 @@ class Leaks:
 
     graph: Numbered
     roots: Roots
+    mangled: Mangled
     interior: bool  # whether pointers to the inside of a block count
     leaked: array[int]  # rows, ascending
     possibly: array[int]  # rows that only an interior pointer holds
@@ -151,7 +156,8 @@ def find_leaks(heap: Heap, interior: bool = True) -> Leaks:
     """
     graph = graph_of(heap)
     roots = find_roots(heap)
-    reached = graph.mark(scanned(heap, roots), interior)
+    mangled = find_mangled(heap, graph, roots)
+    reached = _marked(heap, graph, (roots, mangled), interior)
     for row in own_rows(heap, graph):
         reached[row] = BY_START  # whatever leads to them
     heap.target.report("grouping what leaks", 0, 0)
@@ -161,7 +167,35 @@ def find_leaks(heap: Heap, interior: bool = True) -> Leaks:
         possibly.extend(graph.select(reached, state, BY_INTERIOR))
     unknown = graph.select(reached, UNKNOWN, NOT_REACHED)
     leaked, possibly = (array("I", sorted(one)) for one in (leaked, possibly))
-    return Leaks(graph, roots, interior, leaked, possibly, unknown)
+    return Leaks(graph, roots, mangled, interior, leaked, possibly, unknown)
+
+
+def _marked(
+    heap: Heap, graph: Numbered, sources: tuple[Roots, Mangled], interior: bool
+) -> bytearray:
+    """Return how each row is reached; mangled words count where they stand in what is reached."""
+    roots, mangled = sources
+    values, waiting = list(mangled.in_roots), mangled.in_blocks
+    for _ in range(MOST_ROUNDS):
+        words = as_words(heap, values)
+        reached = graph.mark(chain(scanned(heap, roots), [words]), interior)
+        ways = [(reached[row], value) for row, value in waiting]
+        # what only an interior pointer leads to leads on as one
+        more = [value if way == BY_START else value + 1 for way, value in ways if way]
+        more = [value for value in more if _tells(graph, reached, value)]
+        if not more:
+            return reached
+        values += more
+    roots.notes.append("mangled pointers lead from block to block too often: not all were followed")
+    return reached
+
+
+def _tells(graph: Numbered, reached: bytearray, value: int) -> bool:
+    """Whether a pointer to a block says more than is known."""
+    found = graph.row_of(value)
+    return found is not None and (
+        not reached[found[0]] or (found[1] and reached[found[0]] != BY_START)
+    )
 
 
 def own_rows(heap: Heap, graph: Numbered) -> Iterator[int]:

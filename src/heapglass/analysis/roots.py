@@ -298,9 +298,14 @@ def root_buffers(heap: Heap, roots: Roots) -> Iterator[tuple[Root, Buffer]]:
 
 def register_buffer(heap: Heap, roots: Roots) -> Buffer:
     """Return all registers as words of the target."""
+    return as_words(heap, [value for _, _, value in roots.registers])
+
+
+def as_words(heap: Heap, values: Iterable[int]) -> Buffer:
+    """Return values as words of the target."""
     word = heap.words.size
     top = 1 << 8 * word
-    data = b"".join((v % top).to_bytes(word, heap.words.order) for _, _, v in roots.registers)
+    data = b"".join((value % top).to_bytes(word, heap.words.order) for value in values)
     return heap.words.buffer(0, memoryview(data))
 
 

@@ -10,6 +10,7 @@ import os
 
 from . import compiled, loops
 from .buffer import Buffer, Cells, Chain
+from .hidden import Hidden
 from .kinds import Group, Kinds, Requests
 from .rows import BY_INTERIOR, BY_START, FROM_ROOT, MOST_ROWS, NOT_REACHED, Numbered, Rows
 
@@ -26,6 +27,7 @@ count_pairs = _chosen.count_pairs
 select_rows = _chosen.select_rows
 follow_ring = _chosen.follow_ring
 words_between = _chosen.words_between
+hidden_words = _chosen.hidden_words
 make_graph = _chosen.make_graph
 make_kinds = _chosen.make_kinds
 
@@ -40,6 +42,7 @@ __all__ = [
     "Cells",
     "Chain",
     "Group",
+    "Hidden",
     "Kinds",
     "Numbered",
     "Requests",
@@ -49,6 +52,7 @@ __all__ = [
     "find_chain",
     "find_runs",
     "follow_ring",
+    "hidden_words",
     "judge_flags",
     "make_graph",
     "make_kinds",

@@ -15,11 +15,12 @@ from .buffer import Buffer, Cells, Chain, Places
 from .compiled_graph import CompiledGraph
 from .compiled_kinds import CompiledKinds
 from .ctypes_of import U64, Span, address_of, column
+from .hidden import Hidden
 from .kinds import Requests
 from .rows import Numbered, Rows
 
 LIBRARY = "libheapglass.so"
-VERSION = 8  # of the functions' arguments; a library of another version is not used
+VERSION = 9  # of the functions' arguments; a library of another version is not used
 FREE_ENTRY = 255
 HASH, MOST = 0x9E3779B97F4A7C15, (1 << 64) - 1  # of the tables
 PIECE = 1 << 16  # rows or places that are asked for at once
@@ -27,6 +28,10 @@ PIECE = 1 << 16  # rows or places that are asked for at once
 _U64 = U64
 _INT = ctypes.c_int
 _column = column
+
+
+class _Hidden(ctypes.Structure):
+    _fields_ = tuple((name, U64) for name in ("low", "high", "key", "rotate", "first", "behind"))
 
 
 @contextmanager
@@ -70,7 +75,7 @@ class Loops:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._c = library
-        names = "hg_walk", "hg_find_chain", "hg_flags", "hg_ring", "hg_words_in"
+        names = "hg_walk", "hg_find_chain", "hg_flags", "hg_ring", "hg_words_in", "hg_hidden_words"
         for name in (*names, "hg_reached_rows", "hg_edges", "hg_runs"):
             getattr(library, name).restype = _U64
 
@@ -276,6 +281,22 @@ class Loops:
                     _column(places),
                     _U64(len(places)),
                     ctypes.byref(after),
+                )
+                found += [buffer.base + offset for offset in places[:count]]
+        return found
+
+    def hidden_words(self, buffer: Buffer, hidden: Hidden) -> list[int]:
+        """As in `loops`."""
+        found: list[int] = []
+        after = _U64(-buffer.base % buffer.word)
+        places = array("Q", [0]) * PIECE
+        wanted = _Hidden(*hidden[:4], *hidden.behind)
+        with _span(buffer) as span:
+            while len(buffer.data) - after.value >= buffer.word:
+                count = self._c.hg_hidden_words(
+                    *(span, _U64(after.value), ctypes.byref(wanted)),
+                    *(_INT(buffer.word), _INT(buffer.swap)),
+                    *(_column(places), _U64(len(places)), ctypes.byref(after)),
                 )
                 found += [buffer.base + offset for offset in places[:count]]
         return found

@@ -11,7 +11,7 @@
 #define EXPORT __attribute__ ((visibility ("default")))
 #define INLINE static inline __attribute__ ((always_inline))
 
-enum { VERSION = 8 };
+enum { VERSION = 9 };
 enum { PREV_INUSE = 1, SIZE_BITS = 7 };
 enum { USED, FREE, TCACHE, FAST, TOP, MMAPPED, FENCEPOST, CORRUPT, UNKNOWN, STATES };
 
@@ -367,6 +367,53 @@ hg_words_in (const struct span *span, u64 from, u64 low, u64 high, u64 mask, int
 #define WORDS(w, s) words_in (span, from, low, high, mask, places, room, next, w, s)
   FOR_EACH_MACHINE (WORDS, word, swap);
 #undef WORDS
+}
+
+/* Words that are stored turned to the left by ROTATE bits and mixed with KEY. */
+struct hidden
+{
+  u64 low, high; /* of the plain value, HIGH being behind the last */
+  u64 key, rotate;
+  u64 behind_low, behind_high; /* of the plain value of the word behind; none if they are equal */
+};
+
+INLINE u64
+plain (u64 stored, const struct hidden *hidden, int word)
+{
+  u64 bits = 8 * (u64) word, turn = hidden->rotate % bits;
+  if (turn)
+    stored = stored >> turn | stored << (bits - turn);
+  return (word == 8 ? stored : (u32) stored) ^ hidden->key;
+}
+
+INLINE u64
+hidden_words (const struct span *span, u64 from, const struct hidden *hidden, u64 *places, u64 room,
+              u64 *next, int word, int swap)
+{
+  u64 found = 0, offset = from, width = hidden->behind_high - hidden->behind_low;
+  while (offset < span->length && span->length - offset >= (u64) word && found < room)
+    {
+      const u8 *at = span->data + offset;
+      int is = plain (load (at, word, swap), hidden, word) - hidden->low < hidden->high - hidden->low;
+      if (is && width)
+        is = span->length - offset >= 2 * (u64) word
+             && plain (load (at + word, word, swap), hidden, word) - hidden->behind_low < width;
+      if (is)
+        places[found++] = offset;
+      offset += (u64) word;
+    }
+  *next = offset;
+  return found;
+}
+
+/* As hg_words_in, for words that are stored hidden. */
+EXPORT u64
+hg_hidden_words (const struct span *span, u64 from, const struct hidden *hidden, int word, int swap,
+                 u64 *places, u64 room, u64 *next)
+{
+#define HIDDEN(w, s) hidden_words (span, from, hidden, places, room, next, w, s)
+  FOR_EACH_MACHINE (HIDDEN, word, swap);
+#undef HIDDEN
 }
 
 /* --- references --------------------------------------------------------------------------------- */

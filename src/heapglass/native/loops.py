@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
 
 from .buffer import Buffer, Cells, Chain, Places
+from .hidden import Hidden
 from .kinds import Requests
 from .loops_graph import LoopsGraph
 from .loops_kinds import LoopsKinds
@@ -16,6 +19,8 @@ from .rows import Numbered, Rows
 PREV_INUSE, SIZE_BITS = 1, 7
 LAST = (1 << 64) - 1  # of all addresses
 USED, CORRUPT, UNKNOWN = 0, 7, 8
+LEAST_COMMON = 2  # bytes that are worth a search
+SEARCHED = 1 << 24  # bytes of a buffer that are copied at once
 
 
 def walk_sizes(
@@ -247,6 +252,77 @@ def words_between(buffer: Buffer, low: int, high: int, mask: int) -> list[int]:
     """
     base, word = buffer.base, buffer.word
     return [base + n * word for n, value in enumerate(buffer.words) if low <= value & mask < high]
+
+
+def hidden_words(buffer: Buffer, hidden: Hidden) -> list[int]:
+    """Return the addresses of the aligned words whose plain value is in [low, high), ascending.
+
+    What all such words have in common is looked for first, where that is whole bytes.
+    """
+    word = buffer.word
+    skip = -buffer.base % word
+    data, found = buffer.data[skip:], []
+    order: Any = buffer.order
+    first, last = hidden.behind
+    for at in _candidates(data, buffer, hidden):
+        value = plain(int.from_bytes(data[at : at + word], order), hidden, word)
+        if not hidden.low <= value < hidden.high:
+            continue
+        if first != last:
+            behind = bytes(data[at + word : at + 2 * word])
+            if len(behind) < word:
+                continue
+            if not first <= plain(int.from_bytes(behind, order), hidden, word) < last:
+                continue
+        found.append(buffer.base + skip + at)
+    return found
+
+
+def plain(stored: int, hidden: Hidden, word: int) -> int:
+    """Return the plain value of a word of *word* bytes."""
+    bits = 8 * word
+    turn = hidden.rotate % bits
+    return (stored >> turn | stored << (bits - turn)) & ((1 << bits) - 1) ^ hidden.key
+
+
+def _candidates(data: memoryview, buffer: Buffer, hidden: Hidden) -> Iterator[int]:
+    """Yield the offsets of words that may be hidden ones."""
+    word, whole = buffer.word, len(data) // buffer.word * buffer.word
+    start, common = _in_common(buffer, hidden)
+    if len(common) < LEAST_COMMON:
+        yield from range(0, whole, word)
+        return
+    for base in range(0, whole, SEARCHED):
+        piece = bytes(data[base : min(base + SEARCHED, whole)])
+        at = piece.find(common, start)
+        while at >= 0:
+            over = (at - start) % word
+            if not over:
+                yield base + at - start
+            at = piece.find(common, at - over + word)
+
+
+def _in_common(buffer: Buffer, hidden: Hidden) -> tuple[int, bytes]:
+    """Return the bytes that all such words have in common, and where in a word they stand."""
+    word, bits = buffer.word, 8 * buffer.word
+    if not hidden.low < hidden.high <= 1 << bits:
+        return 0, b""
+    differ = (1 << (hidden.low ^ (hidden.high - 1)).bit_length()) - 1
+    turn = hidden.rotate % bits
+
+    def stored(value: int) -> bytes:
+        turned = (value << turn | value >> (bits - turn)) & ((1 << bits) - 1)
+        return turned.to_bytes(word, buffer.order)  # type: ignore[arg-type]
+
+    same = [not byte for byte in stored(differ)]
+    value = stored(hidden.low ^ hidden.key)
+    runs = [(len(list(run)), is_same) for is_same, run in groupby(same)]
+    start = at = longest = 0
+    for length, is_same in runs:
+        if is_same and length > longest:
+            start, longest = at, length
+        at += length
+    return start, value[start : start + longest]
 
 
 def make_graph(parts: Sequence[Rows], word: int, swap: bool, mask: int) -> LoopsGraph:

@@ -7,38 +7,14 @@ or not known to be free.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from .buffer import Buffer
-from .rows import BY_INTERIOR, BY_START, FROM_ROOT, Numbered, Rows
-
-SIZE_BITS = 7
-BLOCKS = (0, 5, 8)  # states: used, mmapped, unknown
+from .rows import BY_INTERIOR, BY_START, FROM_ROOT, SIZE_BITS, Numbered
 
 
 class LoopsGraph(Numbered):
     """Blocks and the references between them, by plain loops."""
-
-    def __init__(self, parts: Sequence[Rows], word: int, swap: bool, mask: int) -> None:
-        super().__init__(parts, word, swap, mask)
-        self._lows = [part.low for part in self.parts]
-
-    def row_of(self, pointer: int) -> tuple[int, bool] | None:
-        """Return the row of the block that a word refers to, and whether to its start."""
-        chunk = (pointer & self.mask) - 2 * self.word
-        number = bisect_right(self._lows, chunk) - 1
-        if number < 0 or chunk >= self.parts[number].high:
-            return None
-        part = self.parts[number]
-        end = part.first + part.length
-        at = bisect_right(part.addresses, chunk, part.first, end) - 1
-        if at < part.first or part.states[at] not in BLOCKS:
-            return None
-        offset, size = chunk - part.addresses[at], part.sizes[at] & ~SIZE_BITS
-        if offset >= size - part.less:
-            return None
-        return self.starts[number] + at - part.first, not offset
 
     def _references(self, words: memoryview) -> Iterator[tuple[int, bool]]:
         """Yield the row of each word that refers to a block, and whether to its start."""

@@ -29,7 +29,8 @@ from .kinds import (
     Kinds,
     Requests,
 )
-from .loops_graph import BLOCKS, SIZE_BITS, LoopsGraph
+from .loops_graph import LoopsGraph
+from .rows import BLOCKS, SIZE_BITS
 
 MMAPPED = 5
 MOST_HELD = 10  # words of a holder: a deque's

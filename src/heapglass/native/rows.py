@@ -14,6 +14,7 @@ NOT_REACHED, BY_START, BY_INTERIOR = 0, 1, 2
 FROM_ROOT = (1 << 32) - 1
 MOST_ROWS = (1 << 32) - 2  # a row is 32 bits in the work of the loops
 SIZE_BITS = 7
+BLOCKS = (0, 5, 8)  # states: used, mmapped, unknown
 
 
 class Rows(NamedTuple):
@@ -42,6 +43,7 @@ class Numbered:
         ends = list(accumulate(part.length for part in self.parts))
         self.count = ends[-1] if ends else 0
         self.starts = [0, *ends][:-1] if ends else []
+        self._lows = [part.low for part in self.parts]
 
     def mark(
         self, roots: Iterable[Buffer], interior: bool, without: int | None = None
@@ -71,6 +73,22 @@ class Numbered:
         number = bisect_right(self.starts, row) - 1
         part = self.parts[number]
         return part, part.first + row - self.starts[number]
+
+    def row_of(self, pointer: int) -> tuple[int, bool] | None:
+        """Return the row of the block that a word refers to, and whether to its start."""
+        chunk = (pointer & self.mask) - 2 * self.word
+        number = bisect_right(self._lows, chunk) - 1
+        if number < 0 or chunk >= self.parts[number].high:
+            return None
+        part = self.parts[number]
+        end = part.first + part.length
+        at = bisect_right(part.addresses, chunk, part.first, end) - 1
+        if at < part.first or part.states[at] not in BLOCKS:
+            return None
+        offset, size = chunk - part.addresses[at], part.sizes[at] & ~SIZE_BITS
+        if offset >= size - part.less:
+            return None
+        return self.starts[number] + at - part.first, not offset
 
     def by_part(self, rows: Sequence[int]) -> Iterator[tuple[Rows, array[int]]]:
         """Yield the parts of ascending rows, with the rows' numbers in the part's columns."""

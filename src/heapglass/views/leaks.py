@@ -49,7 +49,7 @@ def leaks(target: Target, request: Any) -> Answer:
     totals = {**found.totals, **({"suppressed": taken.total} if rules else {})}
     limit = row_limit(request, TEXT_ROWS)
     parts: list[Part] = [
-        Facts("", [Fact("interior", "pointers that count", interior, note=_MEANING[interior])]),
+        Facts("", _facts(found, interior)),
         Table("", _TOTAL_COLUMNS, _total_rows(totals), "totals, bytes as malloc_usable_size"),
         Data("totals", {name: _sum_data(total) for name, total in totals.items()}),
         *_Tables(heap, found, types, request.content or CONTENT[0]).parts(limit),
@@ -58,6 +58,17 @@ def leaks(target: Target, request: Any) -> Answer:
     answer = finish(heap, "leaks", parts)
     answer.status = 1 if request.fail and found.totals["leaked"].blocks else 0
     return answer
+
+
+def _facts(found: Leaks, interior: str) -> list[Fact]:
+    mangled = found.mangled
+    number = len(mangled.in_roots) + len(mangled.in_blocks)
+    said = f"({mangled.note}{f'; {number} lead to blocks' if number else ''})"
+    followed = "followed" if mangled.known else "not followed"
+    return [
+        Fact("interior", "pointers that count", interior, note=_MEANING[interior]),
+        Fact("mangled", "mangled ones", followed, note=said),
+    ]
 
 
 _MEANING = {
