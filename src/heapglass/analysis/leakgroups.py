@@ -89,13 +89,15 @@ class LeakTypes:
         for part, numbers in graph.by_part(self.rows):
             data, base = part.buffer.data, part.buffer.base - 2 * graph.word
             shape = Struct(_PREFIX[part.buffer.order] + MOST_WORDS * _CODE[graph.word])
-            last = len(data) - shape.size
+            last, addresses = len(data) - shape.size, part.addresses
+            low, high = part.low, part.high
             for at in numbers:
-                offset = part.addresses[at] - base
-                if 0 <= offset <= last:
-                    yield tuple([kinds[word] for word in shape.unpack_from(data, offset)])
-                else:
+                offset = addresses[at] - base
+                if not 0 <= offset <= last:
                     yield ()
+                    continue
+                words = shape.unpack_from(data, offset)
+                yield tuple([w if not w else BLOCK if low <= w < high else kinds[w] for w in words])
 
 
 class _Words(dict[int, int]):

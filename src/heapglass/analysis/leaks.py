@@ -272,6 +272,9 @@ def _heads(links: Links, usable: Sequence[int]) -> list[Head]:
     seen = bytearray(len(links.rows))
 
     def head(place: int, cycle: bool) -> Head:
+        if links.first[place] == links.first[place + 1]:
+            seen[place] = 1
+            return Head(links.rows[place], cycle, Sum(1, usable[place]))
         held = links.flood(place, seen)
         return Head(links.rows[place], cycle, Sum(len(held), sum([usable[one] for one in held])))
 

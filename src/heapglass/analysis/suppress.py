@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ..errors import BadRequest
@@ -17,6 +17,7 @@ from .leaks import Leaks, Sum
 
 MOST_BYTES, MOST_RULES = 1 << 20, 1 << 12
 FORM = "leak:PATTERN"
+NOTHING = Sum()
 
 Names = Callable[[int], Iterable[str]]
 """What a row's block goes by: each source of such names is one of these."""
@@ -34,8 +35,8 @@ class Suppressed:
     """What is left, and what each rule took."""
 
     left: Leaks
-    by_rule: list[tuple[Rule, Sum]]  # those that took something, in the order of the file
-    total: Sum
+    by_rule: list[tuple[Rule, Sum]] = field(default_factory=list)  # in the order of the file
+    total: Sum = NOTHING
 
 
 def read_rules(path: str) -> list[Rule]:

@@ -23,6 +23,7 @@ LIBRARY = "libheapglass.so"
 VERSION = 9  # of the functions' arguments; a library of another version is not used
 FREE_ENTRY = 255
 HASH, MOST = 0x9E3779B97F4A7C15, (1 << 64) - 1  # of the tables
+WALKED = 1 << 18  # chunks of a walk, between which the columns grow
 PIECE = 1 << 16  # rows or places that are asked for at once
 
 _U64 = U64
@@ -98,23 +99,20 @@ class Loops:
         addresses: array[int],
         sizes: array[int],
     ) -> int:
-        """As in `loops`; the chunks are counted first, to make the columns as long as needed."""
+        """As in `loops`, a piece of the columns after the other."""
         stop = _U64(start)
         if start < buffer.base or end <= start:
             return start
+        room = min(WALKED, (end - start) // max(min_chunk, 1) + 1)
+        pieces = [array("Q", [0]) * room for _ in range(2)]
         with _span(buffer) as span:
-            rest = (_INT(buffer.word), _INT(buffer.swap), _U64(alignment), _U64(min_chunk))
-            ends = (_U64(start), _U64(end))
-            count = self._c.hg_walk(
-                span, *ends, *rest, None, None, _U64((1 << 64) - 1), ctypes.byref(stop)
-            )
-            if not count:
-                return start
-            columns = [array("Q", [0]) * count, array("Q", [0]) * count]
-            room = _U64(count)
-            self._c.hg_walk(span, *ends, *rest, *map(_column, columns), room, ctypes.byref(stop))
-        for whole, more in zip((addresses, sizes), columns):
-            whole.extend(more)
+            machine = (_INT(buffer.word), _INT(buffer.swap), _U64(alignment), _U64(min_chunk))
+            rest = (*map(_column, pieces), _U64(room), ctypes.byref(stop))
+            count = room
+            while count == room:
+                count = self._c.hg_walk(span, _U64(stop.value), _U64(end), *machine, *rest)
+                for whole, piece in zip((addresses, sizes), pieces):
+                    whole.extend(piece if count == room else piece[:count])
         return stop.value
 
     def find_chain(self, buffer: Buffer, places: Places, chain: Chain) -> int:

@@ -453,6 +453,7 @@ struct work
 };
 
 enum { NOT_REACHED, BY_START, BY_INTERIOR };
+enum { AHEAD = 16 };
 
 EXPORT void
 hg_index (const u64 *addresses, u64 rows, u64 low, u64 shift, u32 *first, u64 pieces)
@@ -581,19 +582,27 @@ scan (const struct heap *heap, struct work *work, const u8 *at, u64 length, int 
 INLINE void
 drain (const struct heap *heap, struct work *work, int by, int word, int swap)
 {
+  /* what is taken from the stack is asked of memory, and looked at a little later */
+  struct { const u8 *at; u64 length; } ahead[AHEAD];
+  u64 taken = 0, done = 0;
   const struct part *part = heap->parts;
-  while (work->waiting)
+  while (work->waiting || done < taken)
     {
-      u64 row = work->stack[--work->waiting], length;
-      part = part_with (heap, row, part);
-      if (!part)
+      if (work->waiting && taken - done < AHEAD)
         {
-          part = heap->parts;
+          u64 row = work->stack[--work->waiting], length;
+          const struct part *its = part_with (heap, row, part);
+          const u8 *at = its ? bytes_of (its, row, word, &length) : NULL;
+          if (!at)
+            continue;
+          part = its;
+          __builtin_prefetch (at);
+          ahead[taken % AHEAD].at = at;
+          ahead[taken++ % AHEAD].length = length;
           continue;
         }
-      const u8 *at = bytes_of (part, row, word, &length);
-      if (at)
-        scan (heap, work, at, length, by, word, swap);
+      scan (heap, work, ahead[done % AHEAD].at, ahead[done % AHEAD].length, by, word, swap);
+      done++;
     }
 }
 

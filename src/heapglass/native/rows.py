@@ -104,7 +104,8 @@ class Numbered:
         found = array("Q")
         for part, numbers in self.by_part(rows):
             sizes, less = part.sizes, part.less
-            found.extend([max((sizes[at] & ~SIZE_BITS) - less, 0) for at in numbers])
+            usable = [(sizes[at] & ~SIZE_BITS) - less for at in numbers]
+            found.extend(usable if min(usable) >= 0 else [max(one, 0) for one in usable])
         return found
 
     def only(self, rows: Sequence[int]) -> list[Rows]:

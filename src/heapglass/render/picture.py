@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
+from html import escape
 from typing import NamedTuple
-from xml.sax.saxutils import escape
 
 CELL, GAP, LINE = 8, 1, 16  # pixels: of a cell, between strips, and of a line of text
 WIDTH = 128  # cells in a row

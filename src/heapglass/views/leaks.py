@@ -38,7 +38,7 @@ def leaks(target: Target, request: Any) -> Answer:
     rules = read_rules(request.suppress) if request.suppress else []
     found = find_leaks(heap, interior == INTERIOR[0])
     types = LeakTypes(heap, found)
-    taken = suppress(found, rules, [types.names_of])
+    taken = suppress(found, rules, [types.names_of]) if rules else Suppressed(found)
     found = taken.left
     heap.problems += found.roots.notes
     if found.roots.unread:
