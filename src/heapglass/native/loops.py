@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,8 @@ from .rows import Numbered, Rows
 PREV_INUSE, SIZE_BITS = 1, 7
 LAST = (1 << 64) - 1  # of all addresses
 USED, CORRUPT, UNKNOWN = 0, 7, 8
+STATES = 9
+MOST_STEPS = 1 << 12  # size words that a walk remembers
 LEAST_COMMON = 2  # bytes that are worth a search
 SEARCHED = 1 << 24  # bytes of a buffer that are copied at once
 
@@ -41,21 +44,33 @@ def walk_sizes(
     """
     words, base = buffer.words, buffer.base
     shift = buffer.word.bit_length() - 1
-    if start < base or (start - base) % buffer.word:
+    if start < base or end <= start or (start - base) % buffer.word:
         return start
     position, limit = (start - base) >> shift, (end - base) >> shift
     last = min(limit, len(words) - 1)  # a chunk's size word must be in the buffer
     smallest, wrong = min_chunk >> shift, (alignment - 1) & ~7
+    steps: dict[int, tuple[int, int]] = {}  # by size words that can be one
     add_address, add_size = addresses.append, sizes.append
+    at = base + (position << shift)
     while position < last:
         size = words[position + 1]
-        step = (size & ~7) >> shift
-        if step < smallest or size & wrong or position + step > limit:
-            break
-        add_address(base + (position << shift))
+        try:
+            step, room = steps[size]
+        except KeyError:
+            room = size & ~7
+            step = room >> shift
+            if step < smallest or size & wrong or position + step > limit:
+                break
+            if len(steps) < MOST_STEPS:
+                steps[size] = step, room
+        add_address(at)
         add_size(size)
         position += step
-    return base + (position << shift)
+        at += room
+    if position > limit:  # the last one runs past the end
+        sizes.pop()
+        at = addresses.pop()
+    return at
 
 
 def find_chain(buffer: Buffer, places: Places, chain: Chain) -> int:
@@ -119,16 +134,34 @@ def judge_flags(sizes: array[int], states: bytearray) -> list[int]:
     Returns the rows that a believable header says to be free.
     """
     flagged_free = []
-    for row in [row for row, size in enumerate(sizes) if not size & PREV_INUSE]:
+    for row in _without_flag(sizes):
         if row and states[row - 1] == USED and states[row] != CORRUPT:
             states[row - 1] = UNKNOWN
             flagged_free.append(row - 1)
-    for row in [row for row, state in enumerate(states) if state == CORRUPT]:
+    for row in rows_of(states, CORRUPT):
         if row and states[row - 1] == USED:
             states[row - 1] = UNKNOWN  # the header that would tell is not to be believed
     if states and states[-1] == USED:
         states[-1] = UNKNOWN  # the memory behind it is missing
     return flagged_free
+
+
+def _without_flag(sizes: array[int]) -> Iterator[int]:
+    """Yield the rows whose size word has no PREV_INUSE."""
+    lowest = 0 if sys.byteorder == "little" else sizes.itemsize - 1
+    flags = memoryview(sizes).cast("B")[lowest :: sizes.itemsize].tobytes()
+    return rows_of(flags.translate(_FLAG), 0)
+
+
+_FLAG = bytes(byte & PREV_INUSE for byte in range(256))
+
+
+def rows_of(column: bytes | bytearray, value: int) -> Iterator[int]:
+    """Yield the rows of a column that have a value."""
+    row = column.find(value)
+    while row >= 0:
+        yield row
+        row = column.find(value, row + 1)
 
 
 def find_runs(
@@ -184,8 +217,15 @@ def count_pairs(
     sizes: array[int], states: bytearray, first: int = 0, last: int | None = None
 ) -> Counter[tuple[int, int]]:
     """Return how many of the rows from *first* to *last* there are of each (state, size word)."""
-    pairs = zip(memoryview(states)[first:last], memoryview(sizes)[first:last])
-    return Counter(pairs)
+    some, them = states[first:last], memoryview(sizes)[first:last]
+    usual = max(range(STATES), key=some.count)  # most are alike: their sizes alone are counted
+    sums = Counter(them)
+    counts: Counter[tuple[int, int]] = Counter()
+    for row in rows_of(some.translate(bytes(state != usual for state in range(256))), 1):
+        sums[them[row]] -= 1
+        counts[some[row], them[row]] += 1
+    counts.update({(usual, size): count for size, count in sums.items() if count})
+    return counts
 
 
 def select_rows(

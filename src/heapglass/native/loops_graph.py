@@ -10,7 +10,15 @@ from array import array
 from collections.abc import Iterable, Iterator
 
 from .buffer import Buffer
-from .rows import BY_INTERIOR, BY_START, FROM_ROOT, SIZE_BITS, Numbered
+from .marking import Marker
+from .rows import BY_INTERIOR, BY_START, FROM_ROOT, Numbered
+
+ROOT_WORDS = 1 << 20  # of a root that are made numbers at once
+
+
+def _only(value: int) -> bytes:
+    """Return what makes a byte 1 where it is *value*, else 0."""
+    return bytes(byte == value for byte in range(256))
 
 
 class LoopsGraph(Numbered):
@@ -28,20 +36,6 @@ class LoopsGraph(Numbered):
                 if found is not None:
                     yield found
 
-    def bytes_of(self, row: int) -> memoryview:
-        """Return the bytes of a row's block, as far as the buffer has them."""
-        part, at = self.place(row)
-        size = part.sizes[at] & ~SIZE_BITS
-        offset = part.addresses[at] + 2 * self.word - part.buffer.base
-        if offset < 0 or size <= part.less:
-            return memoryview(b"")
-        return part.buffer.data[offset : offset + size - part.less]
-
-    def words_of(self, row: int) -> memoryview:
-        """Return the words of a row's block, as far as the buffer has them."""
-        part, _ = self.place(row)
-        return Buffer(self.bytes_of(row), 0, self.word, part.buffer.order).words
-
     def mark(
         self, roots: Iterable[Buffer], interior: bool, without: int | None = None
     ) -> bytearray:
@@ -51,37 +45,21 @@ class LoopsGraph(Numbered):
         *interior* pointers count: some link of every chain points to the inside of a block. Roots
         are scanned at multiples of the word. The row *without* counts as reached and leads nowhere.
         """
-        reached, noted = bytearray(self.count), bytearray(self.count)
+        marker = Marker(self)
         if without is not None:
-            reached[without] = BY_START
-        later: list[int] = []
-        waiting: list[int] = []
-
-        def take(words: memoryview, way: int) -> None:
-            for row, start in self._references(words):
-                if reached[row]:
-                    continue
-                if start or way == BY_INTERIOR:
-                    reached[row] = way
-                    waiting.append(row)
-                elif not noted[row]:
-                    noted[row] = 1
-                    later.append(row)
-
-        def drain(way: int) -> None:
-            while waiting:
-                take(self.words_of(waiting.pop()), way)
-
+            marker.reached[without + 1] = BY_START
         for root in roots:
             skip = -root.base % self.word
-            take(Buffer(root.data[skip:], 0, self.word, root.order).words, BY_START)
-            drain(BY_START)
-        for row in later if interior else ():
-            if not reached[row]:
-                reached[row] = BY_INTERIOR
-                waiting.append(row)
-                drain(BY_INTERIOR)
-        return reached
+            words = Buffer(root.data[skip:], 0, self.word, root.order).words
+            for at in range(0, len(words), ROOT_WORDS):
+                marker.take(words[at : at + ROOT_WORDS].tolist(), BY_START)
+                marker.drain(BY_START)
+        for row in marker.later if interior else ():
+            if not marker.reached[row]:
+                marker.reached[row] = BY_INTERIOR
+                marker.waiting.append(row)
+                marker.drain(BY_INTERIOR)
+        return marker.reached[1:]
 
     def ways_to(self, roots: Iterable[Buffer], target: int) -> array[int]:
         """Return which row leads to each row on a shortest way from a root, until *target* is met.
@@ -110,10 +88,14 @@ class LoopsGraph(Numbered):
         """Return the rows of one state that were reached in one way, ascending."""
         found = array("I")
         for part, start in zip(self.parts, self.starts):
-            states = part.states[part.first : part.first + part.length]
-            ways = reached[start : start + part.length]
-            pairs = enumerate(zip(states, ways), start)
-            found.extend([row for row, pair in pairs if pair == (state, way)])
+            states = part.states[part.first : part.first + part.length].translate(_only(state))
+            ways = reached[start : start + part.length].translate(_only(way))
+            both = int.from_bytes(states, "little") & int.from_bytes(ways, "little")
+            hits = both.to_bytes(part.length, "little")
+            row = hits.find(1)
+            while row >= 0:
+                found.append(start + row)
+                row = hits.find(1, row + 1)
         return found
 
     def edges(

@@ -90,6 +90,20 @@ class Numbered:
             return None
         return self.starts[number] + at - part.first, not offset
 
+    def bytes_of(self, row: int) -> memoryview:
+        """Return the bytes of a row's block, as far as the buffer has them."""
+        part, at = self.place(row)
+        size = part.sizes[at] & ~SIZE_BITS
+        offset = part.addresses[at] + 2 * self.word - part.buffer.base
+        if offset < 0 or size <= part.less:
+            return memoryview(b"")
+        return part.buffer.data[offset : offset + size - part.less]
+
+    def words_of(self, row: int) -> memoryview:
+        """Return the words of a row's block, as far as the buffer has them."""
+        part, _ = self.place(row)
+        return Buffer(self.bytes_of(row), 0, self.word, part.buffer.order).words
+
     def by_part(self, rows: Sequence[int]) -> Iterator[tuple[Rows, array[int]]]:
         """Yield the parts of ascending rows, with the rows' numbers in the part's columns."""
         at = 0
