@@ -157,7 +157,7 @@ def _foot(c: Crowd) -> int:
 
 def _unlisted(c: Crowd) -> int:
     c.poke(c.blocks[8] - 8, c.peek(c.blocks[8] - 8) & ~1)
-    return c.blocks[7] - 16
+    return c.blocks[8] - 16  # it is this one's word that is wrong
 
 
 def _unmerged(c: Crowd) -> int:
@@ -186,7 +186,7 @@ def _listed(c: Crowd) -> int:
     below = c.small - 16 - 0x20
     size = c.peek(c.small - 8) & ~7
     c.poke(below + 8, 0x20 + size + 0x20 | 1)
-    return c.small - 16
+    return below
 
 
 def _twice(c: Crowd) -> int:

@@ -57,7 +57,7 @@ def named(finding: Finding, written: list[tuple[int, int]]) -> bool:
     """Whether a finding has a word that the script overwrote, or one that malloc made of it."""
     if finding.rule == "twice":
         return True  # freed while it was in a list: no write of the script's
-    if finding.rule in ("tcache-next", "fast-fd", "tcache-count") and not finding.is_chunk:
+    if any(word.what == "head" for word in finding.words) or not finding.is_chunk:
         return True  # malloc took the link over into the head of the list
     return any(low <= word.address < high for word in finding.words for low, high in written)
 

@@ -24,9 +24,11 @@ from .finding import (
     Cause,
     Finding,
 )
+from .overlap import chain_ends
 from .places import Places
 
 REACH = 64  # bytes on both sides of a header that are looked at
+MOST_LOOKED_AT = 1 << 18  # chunks of a size of which one may have been taken from a list
 FEW = 4  # characters that make a text
 
 
@@ -42,7 +44,7 @@ def find_cause(places: Places, finding: Finding) -> Cause | None:
     if rule == "twice":
         return Cause(DOUBLE_FREE, chunk, "it was freed twice", ("a list has it twice",))
     if rule == "listed":
-        return _of_overlap(places, finding)
+        return _of_overlap(places, chunk)
     if rule in ("tcache-next", "fast-fd") and (freed := _false_chunk(places, finding)):
         return freed
     if rule in ("link", "nextsize", "tcache-next", "fast-fd", "tcache-key", "tcache-count"):
@@ -66,7 +68,7 @@ def header_cause(places: Places, chunk: int, behind: int | None) -> Cause:
     spill = spill_into(places, chunk, below)
     if spill is not None and below is not None:
         return _overflow(places, below, spill)
-    null = _null_byte(places, chunk, below, behind)
+    null = null_byte(places, chunk, below, behind)
     if null is not None and below is not None:
         return Cause(OFF_BY_NULL, below, _by_null(below, chunk), null)
     return _by_likeness(places, chunk, below)
@@ -76,7 +78,7 @@ def _overflow(places: Places, below: int, spill: Spill) -> Cause:
     mem = below + places.header
     far = f"{spill.bytes} bytes too far"
     text = f"the block {mem:#x} (chunk {below:#x}), right below, was written {far}"
-    if places.state(below) in (TCACHE, FAST, FREE):
+    if _is_free(places, below):
         text += "; that block is free now"
     return Cause(OVERFLOW, below, text, (spill.text,))
 
@@ -129,14 +131,14 @@ def _text_run(data: bytes) -> int:
     return next((n for n, byte in enumerate(data) if not 32 <= byte < 127), len(data))
 
 
-def _null_byte(
+def null_byte(
     places: Places, chunk: int, below: int | None, behind: int | None
 ) -> tuple[str, ...] | None:
     """Return what speaks for one zero byte too many; None if that cannot be it."""
     size = places.size_word(chunk)
     if below is None or size is None or not size or size & 0xFF:
         return None
-    if places.state(below) in (TCACHE, FAST, FREE):
+    if _is_free(places, below):
         return None
     low = chunk + places.word - 1 if places.layout.order == "little" else None
     last = places.bytes(low, low + 1) if low is not None else b"\1"
@@ -145,6 +147,8 @@ def _null_byte(
         why.append(
             f"{behind - chunk:#x} bytes on the next chunk begins: the low byte is what lacks"
         )
+    if behind is not None and behind - chunk == size:
+        why.append("it leads to the next chunk: nothing but P was cleared")
     if last and last != b"\0":
         why.append("the block below is written to its last byte")
     return tuple(why) if len(why) > 1 else None
@@ -158,12 +162,12 @@ def _by_likeness(places: Places, chunk: int, below: int | None) -> Cause:
     over = [places.load(chunk + step * word) or 0 for step in (2, 3)]
     like_under, like_over = _likeness(size, under), _likeness(size, over)
     mem = chunk + places.header
-    free = places.state(chunk) in (TCACHE, FAST, FREE)
+    free = _is_free(places, chunk)
     text = f"a write before the block {mem:#x} (chunk {chunk:#x}): an index below zero"
     if like_over > like_under and not free:
         why = (f"the size {size:#x} is like the first words of the block above it",)
         return Cause(UNDERFLOW, chunk, text, why)
-    if below in places.heap.owners or (places.state(below or 0) == FREE and not like_under):
+    if below in places.heap.owners or _in_bin(places, below):
         lies = "the allocator's own" if below in places.heap.owners else "free, and was whole then"
         why = (f"what lies below is {lies}: no block that could have run over",)
         return Cause(UNDERFLOW, chunk, text, why)
@@ -177,6 +181,16 @@ def _by_likeness(places: Places, chunk: int, below: int | None) -> Cause:
         else ("it is the block whose end is nearest; nothing else speaks for it",)
     )
     return Cause(OVERFLOW, below, text, why)
+
+
+def _is_free(places: Places, chunk: int | None) -> bool:
+    return chunk in places.heap.marks or places.state(chunk or 0) in (TCACHE, FAST, FREE)
+
+
+def _in_bin(places: Places, chunk: int | None) -> bool:
+    """Whether a chunk was put in a bin: free has looked at the size behind it then."""
+    found = places.heap.marks.get(chunk or 0)
+    return found is not None and found.kind not in ("tcache", "fast")
 
 
 def _likeness(value: int, words: Sequence[int]) -> int:
@@ -205,7 +219,7 @@ def _of_bit(places: Places, finding: Finding, behind: int) -> Cause:
     if spill is not None and finding.rule == "unlisted":
         return _overflow(places, finding.address, spill)
     if finding.rule == "unlisted":
-        null = _null_byte(places, behind, finding.address, places.above(behind))
+        null = null_byte(places, behind, finding.address, places.above(behind))
         if null is not None:
             return Cause(OFF_BY_NULL, finding.address, _by_null(finding.address, behind), null)
     return _by_likeness(places, behind, finding.address)
@@ -217,7 +231,7 @@ def _of_foot(places: Places, finding: Finding) -> Cause:
     spill = spill_into(places, chunk, below)
     if spill is not None and below is not None:
         return _overflow(places, below, spill)
-    null = _null_byte(places, chunk, below, None)
+    null = null_byte(places, chunk, below, None)
     if null is not None and below is not None:
         return Cause(OFF_BY_NULL, below, _by_null(below, chunk), null)
     foot, size = finding.words[0].value, places.size(chunk)
@@ -238,10 +252,18 @@ def _foot_inside(places: Places, chunk: int, foot: int, size: int | None) -> boo
 # --- free blocks ----------------------------------------------------------------------------------
 
 
+def leads_to(places: Places, finding: Finding) -> int:
+    """Return the chunk that the word of a finding in a single list leads to."""
+    at, stored = finding.words[0].address, finding.words[0].value
+    safe = places.layout.has("safe_linking") and finding.is_chunk
+    link = safelink.reveal(at, stored) if safe else stored
+    return link if finding.rule == "fast-fd" else link - places.header
+
+
 def _of_free_block(places: Places, finding: Finding) -> Cause:
     chunk = finding.address
     if not finding.is_chunk:
-        return _of_head(finding)
+        return _of_head(places, finding)
     below = places.below(chunk)
     spill = spill_into(places, chunk, below)
     if spill is not None and below is not None and places.state(chunk) is None:
@@ -252,22 +274,55 @@ def _of_free_block(places: Places, finding: Finding) -> Cause:
     return Cause(USE_AFTER_FREE, chunk, text, ("its header is whole, a link in its data is not",))
 
 
-def _of_head(finding: Finding) -> Cause:
+def _of_head(places: Places, finding: Finding) -> Cause:
     if finding.rule not in ("tcache-next", "fast-fd", "tcache-count"):
         return Cause(UNKNOWN_CAUSE, None, "the head of the list was overwritten")
-    text = "a write into a free block whose link malloc has taken over since, handing the block out"
+    taken = taken_from(places, finding)
+    block = "a free block"
+    if taken is not None:
+        block = f"the free block {taken + places.header:#x} (chunk {taken:#x})"
+    text = f"a write into {block}, whose link malloc has taken over since, handing the block out"
     why = ("malloc alone writes the head of this list: it copies the link of the block it takes",)
-    return Cause(USE_AFTER_FREE, None, text, why)
+    return Cause(USE_AFTER_FREE, taken, text, why)
+
+
+def taken_from(places: Places, finding: Finding) -> int | None:
+    """Return the chunk that was taken from a list whose head now makes no sense: it has the link.
+
+    A block that malloc hands out keeps the link in its first word.
+    """
+    if not finding.words:
+        return None
+    head = finding.words[0].value
+    for found in places.heap.lists:
+        if found.label == finding.list_label and found.min_size is not None:
+            return _with_link(places, found.min_size, head)
+    return None
+
+
+def _with_link(places: Places, size: int, head: int) -> int | None:
+    safe = places.layout.has("safe_linking")
+    left = MOST_LOOKED_AT
+    for segment in places.heap.segments:
+        columns = segment.columns
+        for row, field in enumerate(columns.sizes):
+            if field & ~SIZE_BITS != size:
+                continue
+            mem = columns.addresses[row] + places.header
+            stored = places.load(mem)
+            if stored is not None and (safelink.reveal(mem, stored) if safe else stored) == head:
+                return columns.addresses[row]
+            left -= 1
+            if not left:
+                return None
+    return None
 
 
 def _false_chunk(places: Places, finding: Finding) -> Cause | None:
     """A list that leads into the middle of a chunk, to what looks freed: a false chunk was."""
     if not finding.words:
         return None
-    at, stored = finding.words[0].address, finding.words[0].value
-    safe = places.layout.has("safe_linking") and finding.is_chunk
-    link = safelink.reveal(at, stored) if safe else stored
-    chunk = link if finding.rule == "fast-fd" else link - places.header
+    chunk = leads_to(places, finding)
     size = places.size(chunk)
     lists = [one for one in places.heap.lists if one.label == finding.list_label]
     fits = size is not None and any(one.holds(size) for one in lists)
@@ -275,15 +330,18 @@ def _false_chunk(places: Places, finding: Finding) -> Cause | None:
     if not fits or holder is None or (chunk + places.header) % places.layout.alignment:
         return None
     outer = holder[0].columns.addresses[holder[1]]
+    if chain_ends(places, chunk, outer):
+        return _of_overlap(places, chunk)
     text = f"a pointer into the block of chunk {outer:#x} was freed: no chunk begins at {chunk:#x}"
     return Cause(NOT_A_CHUNK, chunk, text, (f"a size that fits {finding.list_label} stands there",))
 
 
-def _of_overlap(places: Places, finding: Finding) -> Cause:
-    holder = places.holding(finding.address)
+def _of_overlap(places: Places, inside: int) -> Cause:
+    """A chunk lies in another one, whose size was made larger."""
+    holder = places.holding(inside)
     if holder is None:
         return Cause(UNKNOWN_CAUSE, None, "the list leads out of the heap", ())
     outer = holder[0].columns.addresses[holder[1]]
-    cause = header_cause(places, outer, finding.address)
+    cause = header_cause(places, outer, inside)
     why = (f"the size of {outer:#x} covers a chunk that a bin holds", *cause.why)
     return Cause(cause.kind, cause.culprit, cause.text, why)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ...errors import MemoryFault
 from ...heap.heap import Heap
 from .arenas import arena_findings
+from .blame import blame_the_smaller, name_the_damaged
 from .causes import find_cause
 from .chunks import chunk_findings
 from .finding import Finding
@@ -52,9 +53,11 @@ def check_heap(heap: Heap) -> Checked:
     places = Places(heap)
     found = [*chunk_findings(places), *list_findings(places), *arena_findings(places)]
     found = _without_echoes(found)
-    found.sort(key=_rank)
     for finding in found[:MOST]:
+        blame_the_smaller(places, finding)
         finding.cause = find_cause(places, finding)
+        name_the_damaged(places, finding)
+    found.sort(key=_rank)
     predict(places, found[:PREDICTED])
     return Checked(found, _notes(places))
 

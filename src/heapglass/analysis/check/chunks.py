@@ -22,6 +22,7 @@ from ...heap.columns import (
 from ...heap.heap import Heap
 from ...heap.segments import Segment
 from .finding import WARNING, Finding, Word
+from .overlap import chain_inside
 from .places import Places
 
 MOST = 64  # findings of a rule in a segment; one fault does not bury the others
@@ -40,6 +41,7 @@ def chunk_findings(places: Places) -> Iterator[Finding]:
         yield from _limited(_in_use_bits(places, segment))
         yield from _limited(_feet(places, segment))
         yield from _limited(_neighbours(places, segment))
+        yield from _limited(_filled(places, segment))
         yield from _first(places, segment)
         yield from _end(places, segment)
 
@@ -189,6 +191,30 @@ def _feet(places: Places, segment: Segment) -> Iterator[Finding]:
                 Word(addresses[row] + word, sizes[row], "size", f"{foot:#x} with flags"),
             ]
             yield found
+
+
+def _filled(places: Places, segment: Segment) -> Iterator[Finding]:
+    """A chunk in use whose size is what fills the block below, and that has chunks in it."""
+    columns, word = segment.columns, places.word
+    least = 2 * places.layout.min_chunk
+    used = bytes(columns.states).translate(_table(bytes([USED])))
+    for base, view in places.heap.words.spans(segment.first, segment.end):
+        if (base - segment.first) % word:
+            continue
+        words = places.heap.words.buffer(base, view).words
+        shift = word.bit_length() - 1
+        first, last = columns.row_from(base + word), columns.row_from(base + len(words) * word)
+        rows = zip(columns.addresses[first:last], columns.sizes[first:last])
+        for chunk, size in compress(rows, used[first:last]):
+            at = (chunk - base) >> shift
+            if words[at] != size or words[at - 1] != size or size < least:
+                continue
+            inside = chain_inside(places, chunk)
+            if inside is not None:
+                text = f"size {size & ~SIZE_BITS:#x} covers chunks, from {inside:#x} on"
+                found = Finding("size", chunk, text, segment.arena, next=inside)
+                found.words = [Word(chunk + word, size, "size", f"{inside - chunk:#x} with flags")]
+                yield found
 
 
 def _neighbours(places: Places, segment: Segment) -> Iterator[Finding]:

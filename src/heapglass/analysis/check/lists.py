@@ -29,7 +29,8 @@ def list_findings(places: Places) -> Iterator[Finding]:
         yield from _binmap(places, arena.address, arena.binmap)
     for cache in heap.tcaches:
         for found in cache.lists:
-            yield from _single(places, found, _tcache_head(places, cache, found))
+            head = _tcache_head(places, cache, found)
+            yield from _single(places, found, head, tcache_key(places, cache))
         yield from _keys(places, cache)
     yield from _twice(places)
     yield from _nowhere(places)
@@ -191,12 +192,15 @@ def _tcache_head(places: Places, cache: Tcache, found: FreeList) -> int:
     return (cache.thread.tcache or 0) + offset + found.index * places.word
 
 
-def _single(places: Places, found: FreeList, head: int) -> Iterator[Finding]:
+def _single(
+    places: Places, found: FreeList, head: int, key: int | None = None
+) -> Iterator[Finding]:
     """A fastbin or a tcache bin: where its links lead, the sizes in it, its counter."""
     rule, name = ("fast-fd", "fd") if found.kind == "fast" else ("tcache-next", "next")
     broken, at = False, head
     for number, chunk in enumerate(found.chunks):
-        if places.row(chunk) is None and places.heap.find_mmapped(chunk) is None:
+        known = places.row(chunk) is not None or places.heap.find_mmapped(chunk) is not None
+        if not known or _is_live(places, found, chunk, key):
             broken = True
             yield _bad_link(places, found, rule, name, number, at, chunk)
             break
@@ -238,6 +242,13 @@ def _missing(places: Places, link: int) -> bool:
     return places.load(link) is None and places.segment_of(link) is not None
 
 
+def _is_live(places: Places, found: FreeList, chunk: int, key: int | None) -> bool:
+    """Whether a tcache leads to a chunk that was not freed into it: neither size nor key fit."""
+    if key is None or _right_size(places, found, chunk):
+        return False
+    return places.load(chunk + places.header + places.word) != key
+
+
 def _in_use(places: Places, chunk: int) -> bool:
     return places.state(chunk) not in (TCACHE, FAST, FREE, None) and places.state(chunk) == USED
 
@@ -249,7 +260,9 @@ def _bad_link(
     stored, link = places.load(at) or 0, _revealed(places, at, number > 0)
     owner = found.chunks[number - 1] if number else at
     to = f"{link:#x}" if link == stored else f"{stored:#x}, revealed {link:#x}"
-    if chunk is not None:
+    if chunk is not None and places.row(chunk) is not None:
+        reason = "a chunk of another size, without the key: it was not freed"
+    elif chunk is not None:
         reason = "where no chunk begins"
     else:
         reason = (found.fault or "which makes no sense").split(": ")[-1]
@@ -271,6 +284,8 @@ def _keys(places: Places, cache: Tcache) -> Iterator[Finding]:
             value = places.load(at)
             if value is None or value == key or said >= MOST or places.row(chunk) is None:
                 continue
+            if not _right_size(places, found, chunk):
+                break  # the list has left its chunks
             said += 1
             text = f"cached in {found.label}, but its key is {value:#x}"
             made = _made(places, "tcache-key", chunk, text, found)

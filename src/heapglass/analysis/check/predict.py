@@ -12,7 +12,8 @@ from typing import NamedTuple
 from ...errors import HeapglassError, MallocAbort, MemoryFault
 from ...heap.heap import Heap
 from ...model.allocator import Thread
-from ...model.overlay import Overlay, ThreadState
+from ...model.overlay import Overlay
+from ..whatif import make_overlay
 from .finding import Finding, Outcome
 from .places import Places
 
@@ -29,32 +30,6 @@ class Trial(NamedTuple):
     times: int = 1
 
 
-def overlay_of(heap: Heap) -> Overlay:
-    """Return the model going on from a heap, on a copy.
-
-    :raises BadRequest: if what it needs is not there.
-    :raises NotFound: if main_arena or mp_ is not known.
-    """
-    target = heap.target
-    main = target.require_main_arena()
-    mp = target.mp.address if target.mp is not None else 0
-    states = [ThreadState(thread.tcache or 0, thread.arena or 0) for thread in _threads(heap)]
-    names = {name: place.address for name, place in target.names.items()}
-    overlay = Overlay(
-        *(target.memory, target.layout, main.address, mp),
-        threads=states or [ThreadState(arena=main.address)],
-        variables=names,
-        page_size=target.page_size,
-    )
-    overlay.machine.loops = STEPS
-    return overlay
-
-
-def _threads(heap: Heap) -> list[ThreadState]:
-    found = [ThreadState(thread.tcache or 0, thread.arena or 0) for thread in heap.target.threads]
-    return found[:MOST_THREADS]
-
-
 def predict(places: Places, findings: list[Finding]) -> None:
     """Fill in what glibc would say of each finding; where the model cannot play, nothing."""
     for finding in findings:
@@ -69,9 +44,10 @@ def predict(places: Places, findings: list[Finding]) -> None:
 def _play(heap: Heap, finding: Finding, trial: Trial) -> Outcome | None:
     """Make a call on a copy; None if there can be no copy."""
     try:
-        overlay = overlay_of(heap)
+        overlay = make_overlay(heap, heap.target.threads[:MOST_THREADS])
     except HeapglassError:
         return None
+    overlay.machine.loops = STEPS
     thread = _thread_of(heap, overlay, finding)
     for time in range(trial.times):
         call = trial.text if trial.times == 1 else f"{trial.text}, call {time + 1}"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from ...heap.columns import CORRUPT, FREE, TOP, UNKNOWN, USED
 from ..check.finding import Finding
 from ..check.places import Places
+from .rules import LINKS as LINK_CHECKS
 from .rules import Check
 
 MOST = 16  # candidates that are told
@@ -25,12 +27,25 @@ def failing_chunks(
 ) -> list[int]:
     """Return the chunks for which a check fails, the likeliest first."""
     found: dict[int, None] = {}
-    for chunk in _candidates(places, check, hand, findings):
+    if check.fails in LINK_CHECKS:
+        rules = ("tcache-next", "fast-fd")
+        taken = [one for one in findings if one.rule in rules and one.is_chunk]
+        found = {one.address: None for one in taken if _is_of(check, one)}
+    candidates = _candidates(places, check, hand, findings)
+    if check.kind in ("pointer", "mapped"):  # what is damaged comes before what only looks so
+        damaged = [one.address for one in findings if one.is_chunk]
+        at_hand = {word - places.header for word in hand} | set(hand)
+        candidates = chain((c for c in damaged if c in at_hand), candidates)
+    for chunk in candidates:
         if chunk not in found and check.fails(places, chunk):
             found[chunk] = None
             if len(found) >= MOST:
                 break
     return list(found)
+
+
+def _is_of(check: Check, finding: Finding) -> bool:
+    return {"tcache": "tcache-next", "fast": "fast-fd"}.get(check.kind) == finding.rule
 
 
 def _candidates(
@@ -42,10 +57,10 @@ def _candidates(
         at_hand = set(hand)
         yield from sorted(places.tops, key=lambda top: places.tops[top] not in at_hand)
         return
+    elif check.kind in ("pointer", "mapped"):
+        yield from _anywhere(places, hand, check.kind == "mapped")
     else:
         yield from _at_hand(places, hand)
-        if check.kind in ("pointer", "mapped"):
-            yield from _anywhere(places, hand, check.kind == "mapped")
     yield from _around(places, findings)
 
 
@@ -61,19 +76,25 @@ def _of_lists(
     ]
     members = set(listed)
     if kind == "free":
-        yield from (c for c in _at_hand(places, hand) if _is_free(places, c, members))
+        near = list(_at_hand(places, hand))
+        yield from (c for c in near if c in members or places.state(c) in (FREE, CORRUPT))
+        yield from (one.address for one in findings if one.address in members)
+        yield from (c for c in near if places.state(c) == UNKNOWN)
     else:
         yield from (c for c in _both(places, hand) if c in members)
     yield from (one.address for one in findings if one.address in members)
     yield from listed
 
 
-def _is_free(places: Places, chunk: int, members: set[int]) -> bool:
-    return chunk in members or places.state(chunk) in (FREE, UNKNOWN, CORRUPT)
-
-
 def _both(places: Places, hand: Sequence[int]) -> Iterator[int]:
-    """Yield each word as a chunk, and as a mem."""
+    """Yield each word as a mem, and as a chunk; first those that are there as both.
+
+    A program has the mem; who has the chunk as well is malloc, at work on it.
+    """
+    everything = set(hand)
+    for word in hand:
+        if word - places.header in everything:
+            yield word - places.header
     for word in hand:
         if word > places.header:
             yield word - places.header
@@ -91,35 +112,64 @@ def _at_hand(places: Places, hand: Sequence[int]) -> Iterator[int]:
 
 
 def _anywhere(places: Places, hand: Sequence[int], mapped: bool) -> Iterator[int]:
-    """Yield what the program may have passed for a block: in heaps first, then elsewhere.
+    """Yield what the program may have passed for a block, in heaps and elsewhere.
 
-    What can be read and written is looked at; a stack is last: its own words lead all over it.
+    What can be written is looked at, but not what is libc's own, or a thread's control block.
     """
     regions = [one for one in places.heap.target.memory.regions() if "w" in one.perms]
-    elsewhere: list[int] = []
-    stack: list[int] = []
-    for mem in hand:
-        chunk = mem - places.header
-        if mem % places.word or chunk < 0:
+    main = places.heap.arenas[0].address
+    own = next((one.path for one in regions if one.start <= main < one.end), "")
+    pointers = {thread.tp for thread in places.heap.target.threads}
+    page = places.heap.page_size
+    everything = set(hand)
+    stacks = [one for one in regions if _is_stack(places, one.start, one.end)]
+    mems = [
+        mem
+        for mem in hand
+        if mem - places.header in everything
+        and not any(one.start <= mem < one.end for one in stacks)  # there it is chance
+    ]
+    for mem in (*mems, *hand):
+        if mem < places.header or mem % places.word or mem in pointers:
             continue
+        chunks = [mem - places.header]
         if places.segment_of(mem) is not None:
             if not mapped:
-                yield chunk
+                yield from (c for c in (*chunks, mem) if _may_be_freed(places, c))
+            elif places.row(chunks[0]) is not None:
+                yield chunks[0]
             continue
         region = next((one for one in regions if one.start <= mem < one.end), None)
-        if region is None or (places.heap.find_mmapped(mem) is not None and not mapped):
+        if region is None or (own and region.path == own) or _is_message(places, mem, page):
             continue
-        if mapped and mem % places.heap.page_size > places.heap.page_size // 2:
+        if places.heap.find_mmapped(mem) is not None and not mapped:
             continue
-        (stack if _is_stack(places, region.start, region.end) else elsewhere).append(chunk)
-    yield from elsewhere
-    yield from stack
+        if mapped and mem % page > page // 2:
+            continue
+        yield chunks[0]
+
+
+def _may_be_freed(places: Places, chunk: int) -> bool:
+    """Whether an address in a heap is a chunk, or what a program may take for one."""
+    if places.row(chunk) is not None or places.in_gap(chunk):
+        return True
+    if (chunk + places.header) % places.layout.alignment:
+        return True
+    size = places.size(chunk)
+    return size is not None
 
 
 def _is_stack(places: Places, start: int, end: int) -> bool:
-    return any(
-        thread.sp is not None and start <= thread.sp < end for thread in places.heap.target.threads
-    )
+    threads = places.heap.target.threads
+    return any(one.sp is not None and start <= one.sp < end for one in threads)
+
+
+def _is_message(places: Places, mem: int, page: int) -> bool:
+    """Whether an address is the start of a mapping that holds malloc's last words."""
+    if mem % page:
+        return False
+    size = places.load(mem)
+    return size is not None and size & 0xFFFFFFFF in range(page, 1 << 16, page)
 
 
 def _around(places: Places, findings: Sequence[Finding]) -> Iterator[int]:

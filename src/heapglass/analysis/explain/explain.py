@@ -10,7 +10,7 @@ from ...heap.columns import CORRUPT, FAST, FREE, TCACHE, TOP, USED
 from ...heap.heap import Heap
 from ...source import Stop
 from ..check import Checked, check_heap
-from ..check.causes import header_cause
+from ..check.causes import find_cause, header_cause
 from ..check.finding import (
     DOUBLE_FREE,
     FOREIGN,
@@ -23,7 +23,7 @@ from ..check.finding import (
 from ..check.places import Places
 from .chunks import failing_chunks
 from .message import Said, find_message
-from .rules import Check, check_of
+from .rules import LINKS, Check, check_of
 from .suspects import dying_thread, words_at_hand
 
 CRASHES = (7, 11)  # SIGBUS, SIGSEGV
@@ -71,7 +71,7 @@ def explain_end(heap: Heap, message: str | None = None) -> Explanation:
         failing = failing_chunks(places, found.check, hand, found.checked.findings)
         found.chunk, found.others = (failing[0], failing[1:]) if failing else (None, [])
     else:
-        _conclude(places, found)
+        _conclude(places, found, hand)
     found.cause = _cause(places, found)
     found.checked.findings.sort(key=lambda one: not _about(places, one, found.chunk))
     return found
@@ -80,12 +80,14 @@ def explain_end(heap: Heap, message: str | None = None) -> Explanation:
 # --- without a text -------------------------------------------------------------------------------
 
 
-def _conclude(places: Places, found: Explanation) -> None:
+def _conclude(places: Places, found: Explanation, hand: Sequence[int]) -> None:
     """Tell by the damage alone: where it crashed, or what is worst."""
     findings = [one for one in found.checked.findings if one.is_chunk]
     crash = found.stop is not None and found.stop.signal in CRASHES
     if crash and found.stop is not None and found.stop.address is not None:
         touched = _touched(places, findings, found.stop.address)
+        if touched is None and not findings:
+            found.chunk = _unreadable(places, hand, found.stop.address)
         if touched is not None:
             findings = [touched]
             fault, chunk = found.stop.address, touched.address
@@ -96,6 +98,15 @@ def _conclude(places: Places, found: Explanation) -> None:
         found.others = [one.address for one in findings[1:] if one.address != found.chunk]
 
 
+def _unreadable(places: Places, hand: Sequence[int], fault: int) -> int | None:
+    """Return the chunk of a pointer at hand whose header is where it faulted."""
+    for mem in hand:
+        chunk = mem - places.header
+        if fault in (chunk, chunk + places.word) and places.row(chunk) is None:
+            return chunk
+    return None
+
+
 def _touched(places: Places, findings: Sequence[Finding], fault: int) -> Finding | None:
     """Return the finding whose damaged word, taken for a pointer or a size, leads to a fault."""
     reach = NEAR * places.word
@@ -103,6 +114,7 @@ def _touched(places: Places, findings: Sequence[Finding], fault: int) -> Finding
         for word in finding.words:
             leads = {word.value, finding.address + (word.value & ~SIZE_BITS)}
             leads |= {word.value ^ word.address >> 12, finding.address - word.value}
+            leads.add(finding.address - (places.load(finding.address) or 0))  # by prev_size
             mask = places.layout.max_address
             if any(0 <= fault - (lead & mask) <= reach for lead in leads):
                 return finding
@@ -117,15 +129,27 @@ def _cause(places: Places, found: Explanation) -> Cause | None:
     if chunk is None:
         return None
     about = [one for one in found.checked.findings if _about(places, one, chunk)]
+    if found.check is not None and found.check.fails in LINKS:
+        about = [one for one in about if one.rule not in ("unlisted", "prev-inuse")]
+        about = about or [_written(places, chunk)]
     if twice := _freed_twice(places, found, chunk):
         return twice
     own = [one for one in about if one.address == chunk and one.cause is not None]
     for finding in (*own, *about):
         if finding.cause is not None and finding.cause.kind != UNKNOWN_CAUSE:
             return finding.cause
-    if found.check is not None and found.check.kind in ("pointer", "mapped"):
-        return _of_pointer(places, found.check, chunk)
-    return next((one.cause for one in about if one.cause is not None), None)
+    mapped = found.check is not None and found.check.kind == "mapped"
+    if found.check is None or mapped or found.check.kind == "pointer":
+        return _of_pointer(places, mapped, chunk)
+    told = next((one.cause for one in about if one.cause is not None), None)
+    return told or (header_cause(places, chunk, places.above(chunk)) if not about else None)
+
+
+def _written(places: Places, chunk: int) -> Finding:
+    """A free block of whose links nothing else is left: they were written over."""
+    finding = Finding("link", chunk, "its links were written over")
+    finding.cause = find_cause(places, finding)
+    return finding
 
 
 def _about(places: Places, finding: Finding, chunk: int | None) -> bool:
@@ -162,7 +186,7 @@ def _freed_twice(places: Places, found: Explanation, chunk: int) -> Cause | None
     return None
 
 
-def _of_pointer(places: Places, check: Check, chunk: int) -> Cause:
+def _of_pointer(places: Places, mapped: bool, chunk: int) -> Cause:
     """A pointer that malloc never gave: into a block, or to something else."""
     mem = chunk + places.header
     holder = places.holding(mem)
@@ -174,7 +198,7 @@ def _of_pointer(places: Places, check: Check, chunk: int) -> Cause:
         offset = mem - outer - places.header
         text = f"{mem:#x} is no block: it lies at +{offset:#x} in the block of chunk {outer:#x}"
         return Cause(NOT_A_CHUNK, chunk, text, ("no chunk begins there",))
-    if check.kind == "mapped":
+    if mapped:
         text = f"a write before the block {mem:#x}, which has a mapping of its own"
         return Cause(UNDERFLOW, chunk, text, ("nothing lies below it in the mapping",))
     region = next(

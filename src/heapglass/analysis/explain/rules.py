@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ...glibc.layout import IS_MMAPPED, NON_MAIN_ARENA, PREV_INUSE, SIZE_BITS
 from ...glibc.messages import ASSERTIONS
+from ...heap.columns import CORRUPT
 from ..check.places import Places
 
 Fails = Callable[[Places, int], bool]
@@ -183,7 +184,9 @@ def _next_says_used(places: Places, chunk: int) -> bool:
 
 def _wrong_fast_size(places: Places, chunk: int) -> bool:
     found = places.heap.marks.get(chunk)
-    if found is None or found.kind != "fast":
+    if found is None:  # taken out of its list already
+        return places.state(chunk) == CORRUPT
+    if found.kind != "fast":
         return False
     return places.layout.fastbin_index(_size(places, chunk) & 0xFFFFFFFF) != found.index
 
@@ -224,6 +227,10 @@ def _other_arena(places: Places, chunk: int) -> bool:
         return False
     main = segment.arena == places.heap.arenas[0].address
     return bool(_field(places, chunk) & NON_MAIN_ARENA) is main
+
+
+# Checks of links: what is wrong is in a free block's own words, not in its header.
+LINKS = (_bad_links, _bad_bk, _bad_fd, _bad_ring, _bad_unsorted, _bad_link)
 
 
 # --- texts ----------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from ...heap.target import HeapThread
 DEPTH = 1 << 14  # bytes of the stack: the frames of abort, of malloc, and of its callers
 PIECE = 1 << 12
 FAULTS = (7, 11)  # SIGBUS, SIGSEGV
+OLDER = 4  # what a word of the caller's counts against one of malloc's own
 REGISTER = 16  # words from the call: what registers are taken for after an abort
 BEHIND = 1 << 30
 LIBC = re.compile(r"/(?:ld|ld-linux[^/]*|libc|libpthread|libc_malloc_debug)[-.][^/]*so[^/]*$")
@@ -37,7 +38,8 @@ def words_at_hand(heap: Heap, thread: HeapThread | None) -> list[int]:
     crashed = thread.stop is not None and thread.stop.signal in FAULTS
     near: dict[int, int] = {}
     for number, value in enumerate(stack):
-        near[value] = min(near.get(value, BEHIND), abs(number - border))
+        far = border - number if number < border else OLDER * (number - border + 1)
+        near[value] = min(near.get(value, BEHIND), far)
     for _, value in thread.registers:
         near[value] = min(near.get(value, BEHIND), -1 if crashed else REGISTER)
     mask = heap.layout.address_mask
