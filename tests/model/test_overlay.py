@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from heapglass.errors import BadRequest, MallocAbort
+from heapglass.errors import BadRequest, MallocAbort, MemoryFault
+from heapglass.glibc.layout import layout_for
 from heapglass.memory import ByteMemory, Memory, Region
 from heapglass.model import Allocator
 from heapglass.model.overlay import Overlay, ThreadState
@@ -163,3 +164,20 @@ def test_what_cannot_be_gone_on_from() -> None:
         other.thread()
     with pytest.raises(BadRequest, match="too many threads"):
         other.thread()
+
+
+def test_a_layout_whose_parts_do_not_fit_is_refused() -> None:
+    model = Allocator("2.31")
+    older = layout_for((2, 31), as_of=(("malloc_par", (2, 23)),))
+    with pytest.raises(BadRequest, match="has not the fields of glibc"):
+        Overlay(copy_of(model), older, model.places.main_arena, model.places.mp)
+
+
+def test_a_heap_that_never_has_its_fast_chunks_consolidated_is_left() -> None:
+    model = Allocator("2.23")
+    model.free(model.malloc(24))
+    other = over(model, copy_of(model))
+    machine = other.machine
+    machine.malloc_consolidate = lambda _: None  # type: ignore[method-assign]
+    with pytest.raises(MemoryFault, match="would hang"):
+        [other.malloc(100000) for _ in range(2)]

@@ -23,6 +23,7 @@ from .calls import GIVES, Call, Ref, Value
 from .changes import Effects, Watcher
 
 MOST_THREADS = 256  # whose tcaches the model knows
+STEPS = 1 << 14  # of a list beyond the longest that there is, after which it never ends
 NEW = "new"  # the name of a thread that is started for the call
 
 
@@ -60,6 +61,8 @@ class WhatIf:
         self._numbers = {one.number: one.id for one in target.threads if one.number is not None}
         if not self._order:
             self._players = {0: self.overlay}
+        longest = max((len(found.chunks) for found in heap.lists), default=0)
+        self.overlay.machine.loops = longest + STEPS
         self._watcher = Watcher(heap, self.overlay, self._players)
         self._said_place = False
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from .core import MAX_ITERS, NON_MAIN_ARENA, PREV_INUSE, Core, Endless
 from .tcache import NoTcache
 
+ROUNDS = 64  # of sorting and consolidating in one call: two are enough in a heap that is whole
+
 
 class Bins(Core):
     """Taking chunks from the arena's bins."""
@@ -149,7 +151,7 @@ class Bins(Core):
     def _from_lists(self, av: int, nb: int) -> tuple[int, bool]:
         """The outer loop: sort, best fit, next bins, top; again after a consolidation."""
         state = _Scan(self.tcache.stash_index(nb) if self.has("unsorted_stash") else -1)
-        while True:
+        for _ in range(ROUNDS):
             mem = self._scan_unsorted(av, nb, state)
             if mem:
                 return mem, state.returned_cached
@@ -161,6 +163,7 @@ class Bins(Core):
             if not self.have_fastchunks(av):
                 return self.sysmalloc(nb, av), False
             self.malloc_consolidate(av)
+        raise Endless(av)  # a consolidation that leaves its work
 
     def _scan_unsorted(self, av: int, nb: int, state: _Scan) -> int:
         """Empty the unsorted list into the bins; return an exact fit if there is one."""

@@ -39,7 +39,8 @@ class Overlay(Allocator):
     states of its threads, the first one is played by this object's own methods, others by
     `others`. *brk* is the break (default: the end of top), *mmap_top* where mmap places below.
 
-    :raises BadRequest: if main_arena is not there, or the low addresses are in use.
+    :raises BadRequest: if main_arena is not there, mp_ is of another release, or the low addresses
+        are in use.
     """
 
     def __init__(
@@ -56,6 +57,9 @@ class Overlay(Allocator):
         ncpu: int = 1,
         thp_aligned: bool = False,
     ) -> None:
+        fields = layout.structs["malloc_par"].fields
+        if layout.has("tcache") and "tcache_bins" not in fields:
+            raise BadRequest(f"mp_ {mp:#x} has not the fields of glibc {layout.release}")
         space = Space(layout.word, layout.order, memory)
         _take_scratch(space)
         known = dict(variables or {})
