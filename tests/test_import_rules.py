@@ -34,6 +34,7 @@ MAY = {
     "views/replay.py": {"heap", "table", "model", "views"},
     "analysis/check/predict.py": {"errors", "heap", "model", "analysis"},
     "analysis/changes.py": {"errors", "glibc", "heap", "model"},
+    "analysis/verify.py": {"errors", "glibc", "heap", "model", "analysis"},
     "analysis/whatif.py": {"errors", "glibc", "heap", "model", "analysis"},
     "analysis": {"errors", "memory", "source", "glibc", "native", "heap"},
     "views/record.py": {"errors", "recorder", "table"},

@@ -85,6 +85,7 @@ SAMPLES: dict[str, tuple[Sample, ...]] = {
         Sample(("a = malloc 0x500; free a; free a",), "2.36-amd64-bins"),
         Sample(("free 0x5555555652e0; malloc 300000; thread new: malloc 24",)),
     ),
+    "verify": (Sample(()),),
     "vis": (Sample(("0x5555555652d0", "3")),),
     "replay": (
         Sample(("fixtures/traces/2.36/random-1.jsonl.xz",), "", "What a real 2.36 answered:"),

@@ -395,6 +395,20 @@ COMMANDS: tuple[Command, ...] = (
         ),
     ),
     Command(
+        "verify",
+        "the model beside the memory: a trace played, or two readings of one heap",
+        views.verify,
+        (Argument("trace", "a trace of this process from its beginning; may be compressed"),),
+        help="With a trace the model makes its calls, and what it then has is compared with the "
+        "memory, chunk by chunk and bin by bin: headers, feet and links of free chunks, lists "
+        "in their order, tcaches, arenas, fields of mp_. What the program wrote is not "
+        "compared, nor are the keys of cached blocks. Without one, the model reads this "
+        "memory and is compared with the reader, which shares no code with it: bins, "
+        "malloc_info, mallinfo2. The exit status is 1 if something differs; the first "
+        "difference is shown from both sides.",
+        examples=("verify", "verify calls.jsonl"),
+    ),
+    Command(
         "replay",
         "a trace of malloc calls, played by the model and compared",
         views.replay_trace,

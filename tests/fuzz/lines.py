@@ -49,6 +49,7 @@ MORE = (
     "bins --format jsonl",
     "try 'free A; calloc 3 400; realloc A 4096' --then 'malloc 200000' --json",
     "try 'memalign 64 70000; malloc_trim; free A+16; write A ff; malloc 2000'",
+    "verify --all --json",
     "vis A 9",
     "vis --json",
 )

@@ -25,9 +25,13 @@ def target() -> Target:
     return target_of(play("2.36", threads=2))
 
 
-def asked(target: Target, *words: str) -> Answer:
-    command = find_command("try")
+def answer_of(name: str, target: Target, *words: str) -> Answer:
+    command = find_command(name)
     return ask(command, target, parse(command, words))
+
+
+def asked(target: Target, *words: str) -> Answer:
+    return answer_of("try", target, *words)
 
 
 def text(target: Target, *words: str) -> list[str]:

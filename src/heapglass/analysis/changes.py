@@ -179,7 +179,7 @@ class Watcher:
         before = self._before(moved)
         for chunk in self._asked.keys() - alive - moved:
             del before[chunk]  # malloc gave up on it
-        self._take(new)
+        self._take(new, self._caches.get(thread))
         alive |= {chunk for chunk in moved if chunk in self._in}
         effects.chunks = list(_compared(before, self._seen({*alive, *moved}), alive))
         effects.settings = list(self._settings(changed))
@@ -195,13 +195,13 @@ class Watcher:
         keys.update(listed[at - back] for at in changed if at - back in listed)
         return keys
 
-    def _take(self, new: dict[Key, FreeList]) -> None:
-        """Put lists in the places of the old ones."""
+    def _take(self, new: dict[Key, FreeList], own: int | None) -> None:
+        """Put lists in the places of the old ones; a chunk in two of them is in the *own* cache."""
         for key in new:
             for chunk in self._lists[key].chunks if key in self._lists else ():
                 if self._in.get(chunk) == key:
                     del self._in[chunk]
-        for key, found in new.items():
+        for key, found in sorted(new.items(), key=lambda item: (item[0][1] == own, item[0])):
             self._lists[key] = found
             self._in.update(dict.fromkeys(found.chunks, key))
 

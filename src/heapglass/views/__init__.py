@@ -16,6 +16,7 @@ from .replay import replay_trace
 from .stats import stats
 from .try_ import try_
 from .types import types
+from .verify import verify
 from .vis import vis
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "tcache",
     "try_",
     "types",
+    "verify",
     "vis",
     "whatis",
 ]
