@@ -214,50 +214,60 @@ def _in_zone(uses: list[Use], own: tuple[tuple[int, int], ...]) -> list[Use]:
 
 
 def _uses(layout: Layout, text: bytes, start: int, data: tuple[int, int]) -> list[Use]:
-    low, high = data
     if layout.abi == "x86_64":
-        return [u for u in _relative(text, start) if low <= u.to < high]
-    found = [u for u in _absolute(text, start) if low <= u.to < high]
+        return list(_relative(text, start, data))
+    found = list(_absolute(text, start, data))
     got = _got(text, start)
     if got:
-        moved = (u._replace(to=(u.to + got) & 0xFFFFFFFF) for u in _based(text, start))
-        found += [u for u in moved if low <= u.to < high]
+        found += _based(text, start, got, data)
     return found
 
 
-def _relative(text: bytes, start: int) -> Iterator[Use]:
+# Most matches are no instructions, or name something else: what they would name is looked at first.
+
+
+def _relative(text: bytes, start: int, data: tuple[int, int]) -> Iterator[Use]:
     """Yield instructions with an address relative to the next one (x86_64)."""
+    low, high = data
     for match in _RIP.finditer(text):
         at = match.start()
         opcode, size = text[at], 6 + _IMMEDIATES.get(text[at], 0)
-        if at + size > len(text) or not _known(text, at):
-            continue
         to = start + at + size + int.from_bytes(text[at + 2 : at + 6], "little", signed=True)
+        if not low <= to < high or at + size > len(text) or not _known(text, at):
+            continue
         wide = 8 if at and text[at - 1] & 0xF8 == 0x48 and opcode not in (0xB1, 0xB6) else 4
         if opcode == 0xB1 and at > 1 and text[at - 2] & 0xF8 == 0x48:
             wide = 8
         yield _use(text, at, start, to, wide)
 
 
-def _based(text: bytes, start: int) -> Iterator[Use]:
-    """Yield instructions with a register and a 32-bit offset (i386); `to` is the offset."""
+def _based(text: bytes, start: int, got: int, data: tuple[int, int]) -> Iterator[Use]:
+    """Yield instructions with a register and a 32-bit offset (i386), which counts from *got*."""
+    low, high = data
     for match in _BASED.finditer(text):
         at = match.start()
-        if at + 6 + _IMMEDIATES.get(text[at], 0) <= len(text) and _known(text, at):
-            yield _use(text, at, start, int.from_bytes(text[at + 2 : at + 6], "little"), 4)
+        to = (int.from_bytes(text[at + 2 : at + 6], "little") + got) & 0xFFFFFFFF
+        if low <= to < high and _is_whole(text, at) and _known(text, at):
+            yield _use(text, at, start, to, 4)
 
 
-def _absolute(text: bytes, start: int) -> Iterator[Use]:
+def _absolute(text: bytes, start: int, data: tuple[int, int]) -> Iterator[Use]:
     """Yield instructions with a plain 32-bit address (i386 code that cannot be moved)."""
+    low, high = data
     for match in _RIP.finditer(text):
         at = match.start()
-        if at + 6 + _IMMEDIATES.get(text[at], 0) <= len(text) and _known(text, at):
-            yield _use(text, at, start, int.from_bytes(text[at + 2 : at + 6], "little"), 4)
+        to = int.from_bytes(text[at + 2 : at + 6], "little")
+        if low <= to < high and _is_whole(text, at) and _known(text, at):
+            yield _use(text, at, start, to, 4)
     for match in _MOFFS.finditer(text):
         at = match.start()
-        if at + 5 <= len(text):
-            to = int.from_bytes(text[at + 1 : at + 5], "little")
+        to = int.from_bytes(text[at + 1 : at + 5], "little")
+        if low <= to < high and at + 5 <= len(text):
             yield Use(start + at, to, _KINDS[text[at]], 4, None)
+
+
+def _is_whole(text: bytes, at: int) -> bool:
+    return at + 6 + _IMMEDIATES.get(text[at], 0) <= len(text)
 
 
 def _known(text: bytes, at: int) -> bool:
