@@ -5,7 +5,7 @@ PYTHON ?= python3
 PY = .venv/bin/python
 BOTH = -n auto --dist worksteal
 
-.PHONY: demo test lint unit live gdbs runtimes layouts docs bench fuzz-model fuzz-hostile \
+.PHONY: demo test lint unit live gdbs runtimes layouts wheels docs bench fuzz-model fuzz-hostile \
   fuzz-native coverage-model abis setup-demo setup-test setup-abis setup-fuzz
 
 demo: setup-demo
@@ -81,6 +81,11 @@ abis: setup-abis
 layouts: setup-test
 	@$(PY) tools/fetch_runtimes.py --layouts
 	@$(PY) tools/read_layouts.py
+
+# Wheels with compiled loops for x86_64 and aarch64, glibc 2.17 and later, in dist/. The compiler is
+# zig, from PyPI (90 MB in .cache).
+wheels: setup-demo
+	@$(PY) tools/make_wheels.py
 
 docs: setup-test
 	@HEAPGLASS_NATIVE=1 $(PY) tools/make_docs.py

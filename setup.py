@@ -3,11 +3,17 @@
 Without it the Python loops serve, and `record` says what it needs. The recorder for programs of 32
 bits needs the compiler's -m32.
 
-One library for every Python (it is reached by ctypes), so a wheel is py3-none-PLATFORM.
+One library for every Python (it is reached by ctypes), so a wheel is py3-none-PLATFORM. For wheels
+of other machines HEAPGLASS_CC names a compiler of the loops and HEAPGLASS_MACHINE what it compiles
+for; they must then compile (`make wheels`).
 """
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
+from pathlib import Path
 from platform import machine
 
 from setuptools import Extension, setup
@@ -20,6 +26,9 @@ except ImportError:  # setuptools before 70.1
 
 SOURCE = "src/heapglass/native/heapglass.c"
 RECORDER = "src/heapglass/recorder/recorder.c"
+LOOPS = "heapglass.native.libheapglass"
+COMPILER = os.environ.get("HEAPGLASS_CC", "")
+MACHINE = os.environ.get("HEAPGLASS_MACHINE", machine())
 FLAGS = ["-std=gnu11", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra"]
 
 # The recorder calls nothing of a C library by name: one build serves every glibc.
@@ -49,6 +58,24 @@ class BuildLoops(build_ext):
         """Return nothing: there is no module to initialise."""
         return []
 
+    def build_extension(self, extension: Extension) -> None:
+        """Build a library, the loops by the compiler that was named."""
+        if not COMPILER or extension.name != LOOPS:
+            super().build_extension(extension)
+            return
+        path = Path(self.get_ext_fullpath(extension.name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        words = [*shlex.split(COMPILER), "-shared", "-fPIC", *FLAGS, SOURCE, "-o", str(path)]
+        subprocess.run(words, check=True)
+
+
+def recorders() -> list[Extension]:
+    """Return the recorder's libraries, which this machine's compiler makes for this machine."""
+    if machine() != MACHINE:
+        return []
+    both = MACHINE in ("x86_64", "AMD64")
+    return [recorder("librecorder"), *([recorder("librecorder32", "-m32")] if both else [])]
+
 
 class AnyPython(bdist_wheel):
     """Says that the wheel serves every Python 3 of its platform."""
@@ -60,14 +87,8 @@ class AnyPython(bdist_wheel):
 
 setup(
     ext_modules=[
-        Extension(
-            "heapglass.native.libheapglass",
-            [SOURCE],
-            extra_compile_args=FLAGS,
-            optional=True,
-        ),
-        recorder("librecorder"),
-        *([recorder("librecorder32", "-m32")] if machine() in ("x86_64", "AMD64") else []),
+        Extension(LOOPS, [SOURCE], extra_compile_args=FLAGS, optional=not COMPILER),
+        *recorders(),
     ],
     cmdclass={"build_ext": BuildLoops, "bdist_wheel": AnyPython},
 )
