@@ -165,6 +165,18 @@ def test_a_piece_is_closed_by_two_fenceposts_and_the_next_one_is_found():
     assert heap.problems == []
 
 
+def test_data_that_is_one_word_over_and_over_is_no_pair_of_fenceposts():
+    made = MadeHeap([0x21, 0x31])
+    at = made.chunks[1]
+    for offset in range(0, 0x20, 8):
+        made.set_word(at + offset, 0x11)  # a loop that ran over the header
+
+    heap = made.heap()
+
+    assert "fencepost" not in [chunk.state for chunk in heap.every_chunk()]
+    assert [c.state for c in heap.every_chunk() if c.address == at] == ["corrupt"]
+
+
 def test_top_somewhere_else_is_said():
     made = MadeHeap([0x21, 0x31])
     made.set_word(ARENA + made.layout.state.offset("top"), 0x1230)

@@ -242,8 +242,18 @@ class Walker:
             return True
         if first & ~PREV_INUSE != self._header:
             return False
+        if self._is_filler(chunk):
+            return False
         second = self.size_field(chunk + self._header)
         return second in (self._header | PREV_INUSE, PREV_INUSE)
+
+    def _is_filler(self, chunk: int) -> bool:
+        """Whether four words from a chunk on are one and the same: data, not two headers."""
+        span = self._span(chunk)
+        if span is None:
+            return False
+        at = (chunk - span.base) // self.words.size
+        return len(set(span.words[at : at + 4].tolist())) == 1
 
     def add_fenceposts(self, columns: Columns, chunk: int) -> int:
         """Append the fencepost rows at *chunk*; return the address behind them."""

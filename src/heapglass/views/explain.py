@@ -36,7 +36,8 @@ def explain(target: Target, request: Any) -> Answer:
     answer = finish(heap, "explain", parts)
     said = [*unsaid(answer.warnings, found.checked.findings), *found.checked.notes, *found.notes]
     answer.warnings[:] = said
-    answer.status = 1 if found.said or found.checked.findings else 0
+    faults = found.said or found.checked.findings or found.chunk is not None
+    answer.status = 1 if faults else 0
     return answer
 
 

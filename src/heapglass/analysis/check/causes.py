@@ -136,12 +136,14 @@ def null_byte(
 ) -> tuple[str, ...] | None:
     """Return what speaks for one zero byte too many; None if that cannot be it."""
     size = places.size_word(chunk)
-    if below is None or size is None or not size or size & 0xFF:
+    if below is None or size is None or size & 0xFF:
         return None
     if _is_free(places, below):
         return None
     low = chunk + places.word - 1 if places.layout.order == "little" else None
     last = places.bytes(low, low + 1) if low is not None else b"\1"
+    if not size and last == b"\0":
+        return None  # zeros, but not one alone
     why = [f"the lowest byte of size {size:#x} is 0: also P, which says the block below is in use"]
     if behind is not None and (behind - chunk) & ~0xFF == size and behind - chunk != size:
         why.append(
@@ -172,7 +174,8 @@ def _by_likeness(places: Places, chunk: int, below: int | None) -> Cause:
         why = (f"what lies below is {lies}: no block that could have run over",)
         return Cause(UNDERFLOW, chunk, text, why)
     if below is None:
-        return Cause(UNKNOWN_CAUSE, None, "nothing lies below that could have run over", ())
+        why = ("nothing lies below that could have run over",)
+        return Cause(UNDERFLOW, chunk, text, why)
     mem = below + places.header
     text = f"the block {mem:#x} (chunk {below:#x}), right below, was written too far"
     why = (

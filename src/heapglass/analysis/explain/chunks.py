@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
-from ...heap.columns import CORRUPT, FREE, TOP, UNKNOWN, USED
+from ...heap.columns import CORRUPT, FREE, TOP, UNKNOWN, USED, align_up
 from ..check.finding import Finding
 from ..check.places import Places
 from .rules import LINKS as LINK_CHECKS
@@ -57,11 +58,34 @@ def _candidates(
         at_hand = set(hand)
         yield from sorted(places.tops, key=lambda top: places.tops[top] not in at_hand)
         return
+    elif check.kind in ("heap", "fence", "post"):
+        yield from _of_heaps(places, check.kind)
+        return
     elif check.kind in ("pointer", "mapped"):
         yield from _anywhere(places, hand, check.kind == "mapped")
     else:
         yield from _at_hand(places, hand)
     yield from _around(places, findings)
+
+
+def _of_heaps(places: Places, kind: str) -> Iterator[int]:
+    """Yield chunks at the start or the end of threads' heaps: the first, or the fenceposts."""
+    info = places.layout.structs["heap_info"]
+    for arena in places.heap.arenas[1:]:
+        heap = arena.top & -places.heap.heap_max
+        if kind == "heap" and places.load(heap + info.offset("ar_ptr")) != arena.address:
+            yield align_up(heap + info.size, places.header, places.layout.alignment)
+    room = places.layout.min_chunk - places.header
+    for segment in places.heap.segments if kind != "heap" else ():
+        if segment.kind != "heap" or segment.top is not None:
+            continue
+        last = segment.end - room
+        last -= (last + places.header) % places.layout.alignment
+        post = last - places.header
+        field = places.size_word(last), places.size_word(post)
+        whole = field[0] == 1 and field[1] in (places.header, places.header | 1)
+        if not whole:
+            yield last if kind == "fence" else post
 
 
 def _of_lists(
@@ -75,7 +99,7 @@ def _of_lists(
         for chunk in reversed(found.chunks)
     ]
     members = set(listed)
-    if kind == "free":
+    if kind in ("free", "large"):
         near = list(_at_hand(places, hand))
         yield from (c for c in near if c in members or places.state(c) in (FREE, CORRUPT))
         yield from (one.address for one in findings if one.address in members)
@@ -84,6 +108,12 @@ def _of_lists(
         yield from (c for c in _both(places, hand) if c in members)
     yield from (one.address for one in findings if one.address in members)
     yield from listed
+    if not listed:  # the list was taken apart: its chunks were freed or merged a moment ago
+        yield from (c for c in _at_hand(places, hand) if _freed_now(places, c))
+
+
+def _freed_now(places: Places, chunk: int) -> bool:
+    return chunk in places.heap.marks
 
 
 def _both(places: Places, hand: Sequence[int]) -> Iterator[int]:
@@ -112,41 +142,83 @@ def _at_hand(places: Places, hand: Sequence[int]) -> Iterator[int]:
 
 
 def _anywhere(places: Places, hand: Sequence[int], mapped: bool) -> Iterator[int]:
-    """Yield what the program may have passed for a block, in heaps and elsewhere.
+    """Yield what the program may have passed for a block, in heaps and elsewhere, by likelihood.
 
     What can be written is looked at, but not what is libc's own, or a thread's control block.
     """
-    regions = [one for one in places.heap.target.memory.regions() if "w" in one.perms]
-    main = places.heap.arenas[0].address
-    own = next((one.path for one in regions if one.start <= main < one.end), "")
-    pointers = {thread.tp for thread in places.heap.target.threads}
-    page = places.heap.page_size
-    everything = set(hand)
-    stacks = [one for one in regions if _is_stack(places, one.start, one.end)]
-    mems = [
-        mem
-        for mem in hand
-        if mem - places.header in everything
-        and not any(one.start <= mem < one.end for one in stacks)  # there it is chance
-    ]
-    for mem in (*mems, *hand):
-        if mem < places.header or mem % places.word or mem in pointers:
-            continue
-        chunks = [mem - places.header]
+    passed = Passed(places, hand, mapped)
+    tiers: tuple[list[int], ...] = ([], [], [], [])
+    for mem in hand:
+        tier = passed.tier(mem)
+        if tier is not None:
+            tiers[tier].append(mem)
+    for mem in chain.from_iterable(tiers):
+        yield mem - places.header
+        if places.segment_of(mem) is not None and not mapped and _may_be_freed(places, mem):
+            yield mem
+
+
+class Passed:
+    """Tells how likely a word is what the program passed to free or realloc."""
+
+    def __init__(self, places: Places, hand: Sequence[int], mapped: bool) -> None:
+        self._places, self._mapped = places, mapped
+        self._hand = set(hand)
+        self._regions = places.heap.target.memory.regions()
+        self._main = places.heap.arenas[0].address
+        self._pointers = {thread.tp for thread in places.heap.target.threads}
+
+    def tier(self, mem: int) -> int | None:
+        """Return 0 for the likeliest; None for what cannot be it.
+
+        Malloc's own frames have the chunk beside the mem. On a stack that is chance; a zero before
+        an aligned address of a file's data is common.
+        """
+        places, header = self._places, self._places.header
+        if mem < header or mem % places.word or mem in self._pointers:
+            return None
+        both = mem - header in self._hand
         if places.segment_of(mem) is not None:
-            if not mapped:
-                yield from (c for c in (*chunks, mem) if _may_be_freed(places, c))
-            elif places.row(chunks[0]) is not None:
-                yield chunks[0]
-            continue
-        region = next((one for one in regions if one.start <= mem < one.end), None)
-        if region is None or (own and region.path == own) or _is_message(places, mem, page):
-            continue
-        if places.heap.find_mmapped(mem) is not None and not mapped:
-            continue
-        if mapped and mem % page > page // 2:
-            continue
-        yield chunks[0]
+            if self._mapped and places.row(mem - header) is None:
+                return None
+            if not self._mapped and not _may_be_freed(places, mem - header):
+                return None
+            return 0 if both else 1
+        number = self._number(mem)
+        if number is None or self._is_own(mem, number):
+            return None
+        if not places.load(mem - places.word) and self._is_data(number) and not mem % header:
+            return 3
+        return 2 if not both or self._is_stack(number) else 0
+
+    def _number(self, mem: int) -> int | None:
+        number = bisect_right(self._regions, (mem, self._places.layout.max_address)) - 1
+        region = self._regions[number] if number >= 0 else None
+        return None if region is None or not mem < region.end else number
+
+    def _is_own(self, mem: int, number: int) -> bool:
+        """Whether an address is libc's own, cannot be written, or is a block with a mapping."""
+        region, page = self._regions[number], self._places.heap.page_size
+        own = next((one.path for one in self._regions if one.start <= self._main < one.end), "")
+        if "w" not in region.perms or (own and region.path == own):
+            return True
+        if self._mapped:
+            return mem % page > page // 2
+        return (
+            _is_message(self._places, mem, page) or self._places.heap.find_mmapped(mem) is not None
+        )
+
+    def _is_data(self, number: int) -> bool:
+        """Whether a mapping is a file's data, or its bss, which follows."""
+        region = self._regions[number]
+        before = self._regions[number - 1] if number else region
+        bss = not region.path and before.end == region.start and bool(before.path)
+        return bss or region.path.startswith("/")
+
+    def _is_stack(self, number: int) -> bool:
+        region = self._regions[number]
+        threads = self._places.heap.target.threads
+        return any(one.sp is not None and region.start <= one.sp < region.end for one in threads)
 
 
 def _may_be_freed(places: Places, chunk: int) -> bool:
@@ -157,11 +229,6 @@ def _may_be_freed(places: Places, chunk: int) -> bool:
         return True
     size = places.size(chunk)
     return size is not None
-
-
-def _is_stack(places: Places, start: int, end: int) -> bool:
-    threads = places.heap.target.threads
-    return any(one.sp is not None and start <= one.sp < end for one in threads)
 
 
 def _is_message(places: Places, mem: int, page: int) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ...glibc.layout import SIZE_BITS
-from ...heap.columns import CORRUPT, FAST, FREE, TCACHE, TOP, USED
+from ...heap.columns import FAST, FREE, TCACHE, TOP
 from ...heap.heap import Heap
 from ...source import Stop
 from ..check import Checked, check_heap
@@ -23,7 +23,7 @@ from ..check.finding import (
 from ..check.places import Places
 from .chunks import failing_chunks
 from .message import Said, find_message
-from .rules import LINKS, Check, check_of
+from .rules import LINKS, Check, check_of, is_top, says_free
 from .suspects import dying_thread, words_at_hand
 
 CRASHES = (7, 11)  # SIGBUS, SIGSEGV
@@ -69,12 +69,24 @@ def explain_end(heap: Heap, message: str | None = None) -> Explanation:
             hand.insert(0, found.said.pointer)
     if found.check is not None:
         failing = failing_chunks(places, found.check, hand, found.checked.findings)
+        if found.check.fails is says_free:  # one that was merged is the clearer case
+            failing.sort(key=lambda chunk: not _is_merged(places, chunk))
         found.chunk, found.others = (failing[0], failing[1:]) if failing else (None, [])
     else:
         _conclude(places, found, hand)
     found.cause = _cause(places, found)
     found.checked.findings.sort(key=lambda one: not _about(places, one, found.chunk))
     return found
+
+
+def _is_merged(places: Places, chunk: int) -> bool:
+    """Whether a chunk lies in a free one, and its old size leads to the end of that."""
+    holder = places.holding(chunk)
+    if holder is None or holder[0].columns.states[holder[1]] != FREE:
+        return False
+    outer = holder[0].columns.addresses[holder[1]]
+    size = places.size(chunk) or 0
+    return chunk > outer and chunk + size == outer + (places.size(outer) or 0)
 
 
 # --- without a text -------------------------------------------------------------------------------
@@ -102,7 +114,7 @@ def _unreadable(places: Places, hand: Sequence[int], fault: int) -> int | None:
     """Return the chunk of a pointer at hand whose header is where it faulted."""
     for mem in hand:
         chunk = mem - places.header
-        if fault in (chunk, chunk + places.word) and places.row(chunk) is None:
+        if chunk > 0 and fault in (chunk, chunk + places.word) and places.row(chunk) is None:
             return chunk
     return None
 
@@ -129,6 +141,9 @@ def _cause(places: Places, found: Explanation) -> Cause | None:
     if chunk is None:
         return None
     about = [one for one in found.checked.findings if _about(places, one, chunk)]
+    if found.check is not None and found.check.fails is is_top and _break_moved(places, chunk):
+        text = "somebody else has lowered the break (brk or sbrk): top is as malloc left it"
+        return Cause(UNKNOWN_CAUSE, None, text, ("it ends where the heap once ended",))
     if found.check is not None and found.check.fails in LINKS:
         about = [one for one in about if one.rule not in ("unlisted", "prev-inuse")]
         about = about or [_written(places, chunk)]
@@ -163,10 +178,19 @@ def _about(places: Places, finding: Finding, chunk: int | None) -> bool:
     return any(chunk <= word.address < chunk + NEAR * places.word for word in finding.words)
 
 
+def _break_moved(places: Places, top: int) -> bool:
+    """Whether a top that sysmalloc found to end behind the break is whole all the same."""
+    main = places.heap.arenas[0]
+    base = places.heap.params.get("sbrk_base")
+    size = places.size(top)
+    return bool(base and size) and top + (size or 0) == (base or 0) + main.max_system_mem
+
+
 def _freed_twice(places: Places, found: Explanation, chunk: int) -> Cause | None:
     """A double free: the text speaks of it, and the chunk is free already."""
     text = found.text or ""
-    if not any(word in text for word in TWICE) or "unaligned" in text:
+    spoken = any(word in text for word in TWICE) and "unaligned" not in text
+    if not spoken and not (chunk in places.tops and text.startswith("free()")):
         return None
     mem = chunk + places.header
     said = f"the block {mem:#x} (chunk {chunk:#x}) was freed a second time"
@@ -193,7 +217,7 @@ def _of_pointer(places: Places, mapped: bool, chunk: int) -> Cause:
     if holder is not None:
         outer = holder[0].columns.addresses[holder[1]]
         state = holder[0].columns.states[holder[1]]
-        if outer == chunk and state in (USED, CORRUPT):
+        if outer == chunk and state != TOP:
             return header_cause(places, chunk, places.above(chunk))
         offset = mem - outer - places.header
         text = f"{mem:#x} is no block: it lies at +{offset:#x} in the block of chunk {outer:#x}"

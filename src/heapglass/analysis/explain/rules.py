@@ -89,7 +89,8 @@ def _bad_next_unsorted(places: Places, chunk: int) -> bool:
     return field < places.header or field > _system(places, chunk)
 
 
-def _is_top(places: Places, chunk: int) -> bool:
+def is_top(places: Places, chunk: int) -> bool:
+    """Whether a chunk is the top of an arena."""
     return chunk in places.tops
 
 
@@ -100,7 +101,8 @@ def _behind_top(places: Places, chunk: int) -> bool:
     return in_main and main.contiguous and _next(places, chunk) >= end
 
 
-def _next_says_free(places: Places, chunk: int) -> bool:
+def says_free(places: Places, chunk: int) -> bool:
+    """Whether P of the next chunk says that this one is free."""
     behind = _next(places, chunk)
     if places.load(behind + places.word) is None or behind == chunk:
         return False
@@ -263,12 +265,12 @@ CHECKS: dict[str, Check] = {
     "invalid fastbin entry (free)": Check(
         "_int_free", "the first of the fastbin has a size of another", "fast", _wrong_fast_size
     ),
-    "double free or corruption (top)": Check("_int_free", "it is top", "freed", _is_top),
+    "double free or corruption (top)": Check("_int_free", "it is top", "freed", is_top),
     "double free or corruption (out)": Check(
         "_int_free", "it ends behind top", "pointer", _behind_top
     ),
     "double free or corruption (!prev)": Check(
-        "_int_free", "P of the next chunk says that it is free", "pointer", _next_says_free
+        "_int_free", "P of the next chunk says that it is free", "pointer", says_free
     ),
     "free(): invalid next size (normal)": Check("_int_free", _NEXT, "freed", _bad_next),
     "corrupted size vs. prev_size while consolidating": Check(
@@ -368,7 +370,7 @@ CHECKS: dict[str, Check] = {
         "_int_malloc", "the size of top is above system_mem", "top", _bad_top_size
     ),
     "break adjusted to free malloc space": Check(
-        "sysmalloc", "the new break lies below the end of top", "top", _is_top
+        "sysmalloc", "the new break lies below the end of top", "top", is_top
     ),
     "realloc(): invalid pointer": Check(
         "realloc",
@@ -411,8 +413,8 @@ CHECKS: dict[str, Check] = {
 
 # Assertions by their key in glibc.messages: which chunks they are about.
 _BY_KEY: dict[str, tuple[str, Fails]] = {
-    "old_top": ("top", _is_top),
-    "top_too_large": ("top", _is_top),
+    "old_top": ("top", is_top),
+    "top_too_large": ("top", is_top),
     "munmap_mmapped": ("mapped", _bad_mapping),
     "mremap_aligned": ("mapped", _bad_mapping),
     "mremap_mem": ("mapped", _bad_mapping),
@@ -422,6 +424,11 @@ _BY_KEY: dict[str, tuple[str, Fails]] = {
     "largebin_next": ("large", _other_arena),
     "bin_size": ("free", _bad_foot),
     "calloc_clears": ("freed", _bad_size),
+    "free_heap": ("heap", _always),
+    "heap_fence": ("fence", _always),
+    "heap_fence_size": ("post", _always),
+    "heap_new_size": ("post", _always),
+    "heap_page": ("post", _always),
     "memalign_size": ("freed", _always),
     "realloc_size": ("freed", _always),
 }

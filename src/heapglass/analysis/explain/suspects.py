@@ -42,6 +42,8 @@ def words_at_hand(heap: Heap, thread: HeapThread | None) -> list[int]:
         near[value] = min(near.get(value, BEHIND), far)
     for _, value in thread.registers:
         near[value] = min(near.get(value, BEHIND), -1 if crashed else REGISTER)
+    if heap.layout.abi == "i386" and border + 1 < len(stack) and border:
+        near[stack[border + 1]] = 0  # the first argument
     mask = heap.layout.address_mask
     return list(dict.fromkeys(value & mask for value in sorted(near, key=near.__getitem__)))
 
