@@ -51,7 +51,7 @@ MAY = {
     },
     "gdbext": {
         *("arguments", "commands", "render", "targets", "locate", "table", "errors"),
-        *("memory", "progress", "room", "source", "glibc", "heap"),
+        *("memory", "progress", "room", "source", "glibc", "heap", "model", "recorder"),
     },
 }
 ENTRANCES = {"__init__": set(), "__main__": {"cli"}}  # the version, and `python -m heapglass`

@@ -34,7 +34,10 @@ from .printed import GdbTypes
 from .source import NO_TARGET, GdbSource
 from .stopped import Stopped
 from .threads import selected_thread
+from .tracing import tracing
 
+# What only gdb can do.
+OWN: dict[str, Callable[[Request], Answer]] = {"trace": lambda request: tracing().answer(request)}
 DEBUG = "HEAPGLASS_DEBUG"  # in the environment: a fault of heapglass is shown as Python has it
 
 
@@ -112,12 +115,17 @@ class Runner:
             return
         request = self._request(words)
         with Progress(sys.__stderr__) as progress:  # gdb's own is for its main thread alone
-            answer = ask(self._command, self._target(progress), request)
+            answer = self._ask(request, progress)
             for text in in_blocks(_output(answer, request, self._settings)):
                 progress.stop()
                 gdb.write(text)
         for warning in dict.fromkeys(answer.warnings) if request.format else ():
             gdb.write(f"heapglass: {visible(warning)}\n", gdb.STDERR)
+
+    def _ask(self, request: Request, progress: Progress) -> Answer:
+        if self._command.door == "gdb":
+            return OWN[self._command.name](request)
+        return ask(self._command, self._target(progress), request)
 
     def _request(self, words: list[str]) -> Request:
         request = parse(self._command, _joined(self._command, words), evaluate_in_gdb)

@@ -61,6 +61,8 @@ _THREAD = Argument("--thread", "only the thread with this kernel id", "number")
 _STATES = "used, free, tcache, fast, top, mmapped, fencepost, corrupt, unknown"
 _ADDRESS = "a chunk, what the program got of it (mem), or any address inside"
 
+_TRACE = ("start", "stop", "stop-on")
+
 COMMANDS: tuple[Command, ...] = (
     Command(
         "info",
@@ -421,6 +423,33 @@ COMMANDS: tuple[Command, ...] = (
         "is 1 if one differs.",
         examples=("replay calls.jsonl", "replay calls.jsonl.xz --keep-going --json"),
         needs_target=False,
+    ),
+    Command(
+        "trace",
+        "records the malloc calls of the process as a trace (in gdb)",
+        views.trace_elsewhere,
+        (
+            Argument("action", "what to do; nothing: how it is", choices=_TRACE),
+            Argument("what", "the file to start; the kind to stop on", metavar="FILE|KIND"),
+            Argument("value", "N of size, ADDR of write", metavar="N|ADDR"),
+            Argument("--stacks", "keep so many callers of each call", "number", metavar="N"),
+            Argument("--stop-on", "double-free, non-chunk or size=N", metavar="KIND", many=True),
+        ),
+        help="Breakpoints at malloc and behind each call, of gdb's own; the process is not "
+        "written to, and needs no symbols. Started before the process (or at its first "
+        "instruction) it records from the first call on, and lets threads through one by one; "
+        "started later, the model cannot replay it from its start. stop-on stops at a double "
+        "free, at a free of what malloc did not give (non-chunk), at a request (size N), or when "
+        "the word behind a block is written (write ADDR, by a hardware watchpoint); off: at none. "
+        "A call costs a millisecond or less: heapglass record is for long runs.",
+        examples=(
+            "trace start calls.jsonl --stacks 4",
+            "trace stop-on double-free",
+            "trace stop-on write p",
+            "trace stop",
+        ),
+        needs_target=False,
+        door="gdb",
     ),
     Command(
         "record",

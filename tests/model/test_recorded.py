@@ -143,3 +143,35 @@ def test_a_heap_in_use_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "on a heap in use" in capsys.readouterr().out
     assert main(["info", path]) == 0
     assert "on a heap in use" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("glibc", ["2.27", "2.31", "2.41", "2.42"])
+def test_a_tcache_that_is_emptied_step_by_step(glibc: str, tmp_path: Path) -> None:
+    """Another thread's call comes between the steps."""
+    calls = [
+        {"op": "malloc", "size": 1000, "id": "a"},
+        {"op": "malloc", "size": 1000, "id": "b"},
+        {"op": "malloc", "size": 24},
+        {"op": "thread_start", "thread": 2},
+        {"op": "malloc", "size": 24, "thread": 2, "id": "c"},
+        {"op": "free", "id": "a", "thread": 2},
+        {"op": "free", "id": "c", "thread": 2},
+    ]
+    head = {"heapglass_trace": 1, "glibc": glibc}
+    before = played(tmp_path, *calls, head=head)
+    thread = before.threads[2]
+    struct = thread.machine.load(thread.tls + thread.machine.places.tls.tcache)
+    a, c = before.pointers[0], before.pointers[4]
+    steps = [
+        {"op": "thread_drain", "ptr": hex(c or 0), "thread": 2},
+        {"op": "malloc", "size": 1000, "id": "d"},
+        {"op": "thread_drain", "ptr": hex(a or 0), "thread": 2},
+        {"op": "malloc", "size": 1000, "ptr": hex(a or 0)},
+        {"op": "thread_drain", "ptr": hex(struct), "thread": 2},
+        {"op": "thread_exit", "thread": 2},
+    ]
+    result = played(tmp_path, *calls, *steps, head=head)
+    assert result.mismatches == []
+    assert sorted(result.threads) == [1]
+    steps[0], steps[2] = steps[2], steps[0]
+    assert played(tmp_path, *calls, *steps, head=head).mismatches[0].line == 9

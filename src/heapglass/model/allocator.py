@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ..errors import BadRequest, UnsupportedGlibc
 from ..glibc.layout import Layout, layout_for, word_of
@@ -106,6 +106,8 @@ class Thread:
 
     def __init__(self, machine: Machine, tls: int, number: int) -> None:
         self.machine, self.tls, self.number = machine, tls, number
+        self._draining: Iterator[int] | None = None  # while the thread ends
+        self._next: int | None = None  # what of its tcache is to be freed next
 
     @property
     def tp(self) -> int | None:
@@ -248,14 +250,27 @@ class Thread:
 
     def exit(self) -> None:
         """End the thread: its tcache is emptied, its arena left."""
+        while self.drain() is not None:
+            pass
         machine = self._turn()
-        if machine.has("tcache_recreated_on_exit"):
-            machine.leave_arena()
-            machine.entry.shutdown()
-        else:
-            machine.entry.shutdown()
+        if not machine.has("tcache_recreated_on_exit"):
             machine.leave_arena()
         machine.ended.append(self.tls)
+
+    def drain(self) -> int | None:
+        """Free the next block of the tcache, at the thread's end; which; None: there is no more.
+
+        What other threads do may come between two of them.
+        """
+        machine = self._turn()
+        if self._draining is None:
+            if machine.has("tcache_recreated_on_exit"):
+                machine.leave_arena()
+            self._draining = machine.entry.shutdown()
+            self._next = next(self._draining, None)
+        block = self._next
+        self._next = next(self._draining, None)
+        return block
 
 
 class Allocator(Thread):

@@ -5,7 +5,7 @@ One of the three is chosen once, from the layout's features.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from .core import IS_MMAPPED
 from .engine import Engine
@@ -52,8 +52,9 @@ class PlainEntry:
         """The tcache part of `_int_free`; False: go on."""
         return False
 
-    def shutdown(self) -> None:
-        """Empty the thread's tcache: the thread ends."""
+    def shutdown(self) -> Iterator[int]:
+        """Empty the thread's tcache: the thread ends. Yields each block before it is freed."""
+        return iter(())
 
 
 class CountingEntry(PlainEntry):
@@ -129,7 +130,7 @@ class CountingEntry(PlainEntry):
         nb = self.engine.checked_request2size(request)
         return self.tcache.take_aligned(nb, alignment) if nb else None
 
-    def shutdown(self) -> None:
+    def shutdown(self) -> Iterator[int]:
         """tcache_thread_shutdown: everything is freed, then the struct."""
         engine, tcache = self.engine, self.tcache
         old = tcache.pointer()
@@ -140,7 +141,8 @@ class CountingEntry(PlainEntry):
         if not old:
             return
         tcache.set_pointer(0)
-        drain(engine, tcache, old, self.free)
+        yield from drain(engine, tcache, old, self.free)
+        yield old
         self.free(old)
         engine.store(flag, 1)
 
@@ -251,7 +253,7 @@ class SlotEntry(PlainEntry):
             return 0
         return self.tcache.take_aligned(nb, alignment)
 
-    def shutdown(self) -> None:
+    def shutdown(self) -> Iterator[int]:
         """tcache_thread_shutdown."""
         engine, tcache = self.engine, self.tcache
         old = tcache.pointer()
@@ -259,12 +261,14 @@ class SlotEntry(PlainEntry):
             engine.store(engine.tls + engine.places.tls.shutting_down, 1)
             tcache.set_pointer(0)
             if old:
-                drain(engine, tcache, old, self.free)
+                yield from drain(engine, tcache, old, self.free)
+                yield old
                 self.free(old)
             return
         tcache.set_disabled()
         if old not in (tcache.dummy, tcache.dummy + engine.SZ):
-            drain(engine, tcache, old, self._free_past)
+            yield from drain(engine, tcache, old, self._free_past)
+            yield old
             self._free_chunk(old)
 
     def _free_past(self, mem: int) -> None:
@@ -279,8 +283,8 @@ class SlotEntry(PlainEntry):
 
 def drain(
     engine: Engine, tcache: CountingTcache | SlotTcache, old: int, free: Callable[[int], None]
-) -> None:
-    """Free every entry of a tcache struct that no thread has any more."""
+) -> Iterator[int]:
+    """Free every entry of a tcache struct that no thread has any more, each when it is asked."""
     for index in range(tcache.bins):
         at = old + tcache.o_entries + index * engine.SZ
         while True:
@@ -290,4 +294,5 @@ def drain(
             if tcache.safe and e & engine.MASK:
                 engine.abort("tcache_thread_shutdown(): unaligned tcache chunk detected")
             engine.store(at, tcache.link(e, engine.load(e)))
+            yield e
             free(e)

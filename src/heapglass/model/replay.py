@@ -138,6 +138,8 @@ class _Player:
         if thread is None and call.late:
             thread = self._ended.get(call.thread)
         thread = thread or self._start(call)
+        if call.op == "thread_drain":
+            return thread.drain() or 0
         if call.op in GIVES:
             pointer = self._allocate(thread, call)
             if "id" in values:
@@ -237,6 +239,6 @@ def _expected(call: Call) -> str | None:
         return f"abort: {call.abort}"
     if call.signal is not None:
         return "signal: SIGSEGV"  # SIGBUS, for a wild pointer that is no address, is the same
-    if "ptr" in call.values and (call.op in GIVES or call.op == "brk"):
+    if "ptr" in call.values and (call.op in GIVES or call.op in ("brk", "thread_drain")):
         return hex(call.values["ptr"])
     return None

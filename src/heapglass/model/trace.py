@@ -38,6 +38,7 @@ OPS: dict[str, tuple[tuple[str, str], ...]] = {
     "free_aligned_sized": (("alignment", "size?"), ("size", "size?"), *_POINTER),
     "write": (("bytes", "bytes"), ("offset", "number?"), *_POINTER),
     "thread_start": (),
+    "thread_drain": (("ptr", "pointer"),),  # at its end: an entry of its tcache is freed
     "thread_exit": (),
     "malloc_trim": (("pad", "size?"),),
     "mallopt": (("param", "any"), ("value", "number")),
@@ -47,6 +48,7 @@ GIVES = frozenset(op for op in OPS if _POINTER[0] in OPS[op]) - {
     "free",
     "free_sized",
     "free_aligned_sized",
+    "thread_drain",
     "write",
 }
 

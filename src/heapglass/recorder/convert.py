@@ -39,7 +39,7 @@ _CALLS: Mapping[int, tuple[str, str, str, str]] = {
 _SIGNED = ("delta", "param", "value")
 FACTS = (Op.ARENA, Op.MAPPING)
 # What malloc's environment variables are as tunables.
-_VARIABLES = {
+VARIABLES = {
     "MALLOC_ARENA_MAX": "arena_max",
     "MALLOC_ARENA_TEST": "arena_test",
     "MALLOC_MMAP_MAX_": "mmap_max",
@@ -144,8 +144,8 @@ def tunables(settings: tuple[str, ...]) -> dict[str, int]:
     """Return what the environment sets: GLIBC_TUNABLES over malloc's older variables."""
     found: dict[str, int] = {}
     for name, _, value in (setting.partition("=") for setting in settings):
-        if name in _VARIABLES and (number := _number(value)) is not None:
-            found[_TUNABLE + _VARIABLES[name]] = number
+        if name in VARIABLES and (number := _number(value)) is not None:
+            found[_TUNABLE + VARIABLES[name]] = number
     for name, _, value in (setting.partition("=") for setting in settings):
         if name != "GLIBC_TUNABLES":
             continue

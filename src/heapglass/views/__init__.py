@@ -10,7 +10,7 @@ from .leaks import leaks
 from .map import map_
 from .overview import arenas, heaps, mmapped, params
 from .questions import find, link, size, whatis
-from .record import record_program
+from .record import record_program, trace_elsewhere
 from .refs import refs
 from .replay import replay_trace
 from .stats import stats
@@ -41,6 +41,7 @@ __all__ = [
     "size",
     "stats",
     "tcache",
+    "trace_elsewhere",
     "try_",
     "types",
     "verify",

@@ -34,6 +34,14 @@ def record_program(_: object, request: Any) -> Answer:
     return _answer(recorded, [Facts("", [status])])
 
 
+def trace_elsewhere(_: object, request: Any) -> Answer:
+    """Say where calls are recorded with breakpoints.
+
+    :raises BadRequest: always.
+    """
+    raise BadRequest("trace works in gdb", "in a shell: heapglass record -o FILE -- PROGRAM …")
+
+
 def _answer(recorded: Recorded, parts: list[Part]) -> Answer:
     rows = [_row(path, one) for path, one in recorded.files.items()]
     warnings = [text for one in recorded.files.values() for text in one.warnings]
