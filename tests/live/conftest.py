@@ -20,6 +20,7 @@ from programs import (
     find_runtime,
     wait_for_report,
 )
+from scenes import Scenes
 from sessions import Key, Sessions
 
 TABLES = ROOT / ".cache"
@@ -37,6 +38,17 @@ def sessions(request: pytest.FixtureRequest) -> Iterator[Sessions]:
     """The sessions of the tests that were chosen, in their order."""
     keys = {(k[0], k[1], k[2].name): k for k in map(_key, request.session.items) if k is not None}
     running = Sessions(list(keys.values()))
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="session")
+def scenes(request: pytest.FixtureRequest) -> Iterator[Scenes]:
+    """The wrongs done on the runtimes of the tests that were chosen."""
+    chosen = [
+        getattr(getattr(item, "callspec", None), "params", {}) for item in request.session.items
+    ]
+    running = Scenes({(p["glibc"], p["arch"]): None for p in chosen if "crime" in p})
     yield running
     running.close()
 

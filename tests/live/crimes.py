@@ -1,12 +1,13 @@
 """Every way to die in malloc: programs that do one wrong each, and what each release says then.
 
 The programs (fixtures/programs/aborts_*.c) write down what they will do wrong before they do it;
-what glibc must say is in the tables here. `commit` lets one gdb do all of them on one release.
+what glibc must say is in the tables here. `commit` lets one gdb do all of them on one release, one
+core each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from heapglass.glibc import messages
 from heapglass.glibc.releases import parse_version
 
 PLACE = ROOT / ".cache" / "aborts"
+QUIET = "stopped"  # nobody noticed: it came to heap_ready
 SEGV = "SIGSEGV"  # no words: malloc itself touches what it cannot
 
 
@@ -228,6 +230,37 @@ CRIMES: tuple[Crime, ...] = (
     ),
 )
 
+SILENT: tuple[Crime, ...] = tuple(
+    Crime("silent", name, QUIET, elsewhere)
+    for name, elsewhere in (
+        ("tcache-text", {}),
+        ("tcache-poisoned", {}),
+        ("tcache-into-a-block", {}),
+        ("tcache-key", {}),
+        ("fast-link", FASTLESS),
+        ("unsorted-fd", {}),
+        ("unsorted-text", {}),
+        ("small-bk", {}),
+        ("large-nextsize", {}),
+        ("foot", {}),
+        ("size-text", {}),
+        ("size-number", {}),
+        ("size-null", {}),
+        ("size-zeroed", {}),
+        ("size-underflow", {}),
+        ("size-of-a-free-chunk", {}),
+        ("null-before-a-free-chunk", {}),
+        ("top-number", {}),
+        ("top-text", {}),
+        ("overlap", {}),
+        ("twice-cached", {}),
+        ("twice-fast", {}),
+        ("false-chunk", {}),
+        ("null-in-thread", {}),
+        ("mapping-underflow", {}),
+    )
+)
+
 # The texts of a release that no program comes to by writing over its heap, and why.
 UNPROVOKED: dict[str, str] = {
     "malloc(): corrupted unsorted chunks 3": "a check before it is the same: compilers drop it",
@@ -254,19 +287,28 @@ class Truth(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """What is left of a wrong."""
+    """What is left of a wrong: its core, and what glibc said."""
 
     place: Path
+
+    def file(self, kind: str) -> Path:
+        """One of its files."""
+        return self.place.with_suffix(f".{kind}")
+
+    @property
+    def core(self) -> Path:
+        """The core that gdb wrote."""
+        return self.file("core")
 
     @property
     def signal(self) -> str:
         """What it died of, as gdb says it; or that it did not."""
-        return self.place.with_suffix(".signal").read_text().strip()
+        return self.file("signal").read_text().strip()
 
     @property
     def said(self) -> str:
         """What glibc wrote to standard error."""
-        return self.place.with_suffix(".said").read_text().strip()
+        return self.file("said").read_text().strip()
 
     @property
     def truth(self) -> Truth:
@@ -274,7 +316,7 @@ class Scene:
 
         :raises ValueError: if it did not come that far.
         """
-        *lines, end = self.place.with_suffix(".report").read_text().splitlines() or [""]
+        *lines, end = self.file("report").read_text().splitlines() or [""]
         if end != "end":
             raise ValueError(f"{self.place}: no whole report")
         said = dict(line.split(" ", 1) for line in lines)
@@ -282,21 +324,25 @@ class Scene:
         return Truth(said["kind"], int(said["chunk"], 16), culprit)
 
 
-def committed(glibc: str, arch: str) -> tuple[Crime, ...]:
-    """The wrongs that end on a runtime."""
-    return tuple(crime for crime in CRIMES if not isinstance(crime.said(glibc, arch), Not))
+def committed(
+    glibc: str, arch: str, crimes: Sequence[Crime] = (*CRIMES, *SILENT)
+) -> tuple[Crime, ...]:
+    """Those of the wrongs that can be done on a runtime."""
+    return tuple(crime for crime in crimes if not isinstance(crime.said(glibc, arch), Not))
 
 
 def scene(runtime: Runtime, crime: Crime, folder: Path = PLACE) -> Scene:
     """Where the remains of a wrong lie."""
-    return Scene(folder / runtime.name / crime.name)
+    return Scene(folder / runtime.name / f"{crime.program}-{crime.name}")
 
 
-# In gdb: one wrong after the other.
+# In gdb: one wrong after the other. A program that does not die of itself leaves no core.
 _IN_GDB = """
 python
-def commit(program, report, name, said, died, tunables):
+def commit(program, report, name, said, core, died, tunables):
     gdb.execute(f"file {program}")
+    gdb.execute("delete")
+    gdb.execute("break heap_ready", to_string=True)
     gdb.execute("unset environment GLIBC_TUNABLES")
     if tunables:
         gdb.execute(f"set environment GLIBC_TUNABLES {tunables}")
@@ -311,6 +357,7 @@ def commit(program, report, name, said, died, tunables):
     with open(died, "w") as file:
         file.write(happened[-1] if happened else "it ended")
     if happened:
+        gdb.execute(f"generate-core-file {core}", to_string=True)
         gdb.execute("kill", to_string=True)
 """
 
@@ -326,11 +373,11 @@ def commit(runtime: Runtime, folder: Path = PLACE) -> None:
         old.unlink()
     lines = [_IN_GDB.strip()]
     for crime in committed(runtime.glibc, runtime.arch):
-        left = scene(runtime, crime, folder).place
-        files = [str(left.with_suffix(f".{kind}")) for kind in ("report", "said", "signal")]
-        report, said, died = files
+        left = scene(runtime, crime, folder)
+        kinds = ("report", "said", "core", "signal")
+        report, said, core, died = (str(left.file(kind)) for kind in kinds)
         program = str(build(runtime, crime.program))
-        lines.append(f"commit{(program, report, crime.name, said, died, crime.tunables)!r}")
+        lines.append(f"commit{(program, report, crime.name, said, core, died, crime.tunables)!r}")
     lines.append("end")
     run_gdb(place / "gdb", [*_settings(), *lines])
 

@@ -7,60 +7,23 @@ tested first.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
-from crimes import CRIMES, SEGV, UNPROVOKED, Crime, Not, Scene, commit, committed, scene, words
-from programs import ARCHES, RELEASES, MissingRuntime, find_runtime
-from session import SessionFailed
+from crimes import CRIMES, SEGV, UNPROVOKED, Crime, Not, Scene, committed, words
+from programs import ARCHES, RELEASES
+from scenes import Scenes
 
 from heapglass.glibc import messages
 from heapglass.glibc.releases import parse_version
 
-Record = Callable[[str, object], None]
 LINE = re.compile(r"(?<=\.c):(\d+)")
 ENDS = [
     (glibc, arch, crime)
     for glibc in RELEASES
     for arch in ARCHES
-    for crime in committed(glibc, arch)
+    for crime in committed(glibc, arch, CRIMES)
 ]
-
-
-class Scenes:
-    """What the programs of each runtime left; begun at once, a few runtimes at a time."""
-
-    def __init__(self, runtimes: list[tuple[str, str]]) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
-        self._done = {key: self._pool.submit(commit, find_runtime(*key)) for key in runtimes}
-
-    def of(self, glibc: str, arch: str, crime: Crime) -> Scene:
-        """Wait for the programs of a runtime. That they could not be run fails the test."""
-        done: Future[None] = self._done[glibc, arch]
-        try:
-            done.result()
-        except (MissingRuntime, SessionFailed) as error:
-            pytest.fail(str(error), pytrace=False)
-        return scene(find_runtime(glibc, arch), crime)
-
-    def close(self) -> None:
-        """Drop what is not begun yet."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-@pytest.fixture(scope="session")
-def scenes(request: pytest.FixtureRequest) -> Iterator[Scenes]:
-    """The scenes of the tests that were chosen."""
-    chosen = [
-        getattr(getattr(item, "callspec", None), "params", {}) for item in request.session.items
-    ]
-    keys = {(p["glibc"], p["arch"]): None for p in chosen if "crime" in p}
-    running = Scenes(list(keys))
-    yield running
-    running.close()
 
 
 def _id(value: object) -> str:

@@ -78,6 +78,7 @@ def test_all_of_it_was_found_by_structure(answers: Answers) -> None:
     known = {row["tcache_how"] for row in info["threads"]} - {None}
     assert known <= BY_STRUCTURE
     assert "unknown" not in {row["tcache_state"] for row in info["threads"]}
+    assert answers.document("check")["findings"] == []
     assert info["missing"] == []
 
 
