@@ -1,11 +1,12 @@
 """Measures heapglass on heaps whose leaks are known, beside a plain C loop over the same bytes.
 
-    python bench/run.py [--millions 1 10] [--threads 1 8] [--gdb GDB] [--keep FOLDER]
+    python bench/run.py [--millions 1 10] [--threads 1 8] [--repeat 3] [--gef GEF.PY]
 
 For each size: a program is filled, its core is taken, and the shell door is asked with the compiled
-loops and with the Python ones. For a million chunks gdb is asked too, live and on the core. CPU
-seconds of the whole process (user and system), its largest resident set, and the ratio to the C
-loop of the same run. Peers that are found (chap, core_analyzer) run on the same core.
+loops and with the Python ones. For a million chunks gdb is asked too, live and on the core, and GEF
+(--gef) beside it. CPU seconds of the whole process (user and system, best of --repeat), its largest
+resident set, and the ratio to the C loop of the same run. Peers that are found (chap,
+core_analyzer) run on the same core. Prints Markdown: docs/performance.md is such a run.
 """
 
 from __future__ import annotations
@@ -26,16 +27,22 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 BENCH = ROOT / "bench"
 IN_SHELL = (
-    ("totals", ["stats"]),
-    ("chunks --limit 20", ["chunks", "--limit", "20"]),
+    ("totals: `stats`", ["stats"]),
+    ("`chunks --limit 20`", ["chunks", "--limit", "20"]),
     (
-        "--where … --top 10",
+        "`chunks --where … --top 10`",
         ["chunks", "--where", "size > 0x100 and state == 'used'", "--top", "10"],
     ),
-    ("leaks", ["leaks"]),
-    ("refs ADDR", ["refs", "ADDR"]),
+    ("`leaks`", ["leaks"]),
+    ("`refs ADDR`", ["refs", "ADDR"]),
+    ("`find 0xdeadbeef`", ["find", "0xdeadbeef"]),
+    ("`types`", ["types"]),
 )
+WITH_PYTHON = ("stats", "leaks")  # asked of the Python loops also where there are many chunks
+MOST_FOR_PYTHON, MOST_AT_ALL = 1, 10  # millions of chunks for all commands, and for those two
 IN_GDB = ("", "chunks --limit 20", "bins", "chunks --all", "leaks")
+IN_GEF = ("", "heap chunks", "heap bins")
+PATIENCE = 900  # seconds for a peer
 
 
 class Cost(NamedTuple):
@@ -46,16 +53,20 @@ class Cost(NamedTuple):
     output: str
 
 
-def cost(words: Sequence[str], out: Path | None = None, **environment: str) -> Cost:
-    """Run a process to its end; what it prints is kept, or goes to a file.
+def cost(words: Sequence[str], out: Path | None = None, repeat: int = 1, **more: str) -> Cost:
+    """Run a process to its end, so many times; what it prints is kept, or goes to a file.
 
     :raises SystemExit: if it fails.
     """
+    return min(_once(words, out, more) for _ in range(repeat))
+
+
+def _once(words: Sequence[str], out: Path | None, more: dict[str, str]) -> Cost:
+    environment = {**os.environ, **more}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # as installed: compiled by an earlier run
     with tempfile.TemporaryFile("w+") as kept, (out or Path(os.devnull)).open("w") as file:
         output = kept if out is None else file
-        process = subprocess.Popen(
-            words, stdout=output, stderr=subprocess.DEVNULL, env={**os.environ, **environment}
-        )
+        process = subprocess.Popen(words, stdout=output, stderr=subprocess.DEVNULL, env=environment)
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         kept.seek(0)
@@ -93,10 +104,11 @@ def fill(folder: Path, millions: int, threads: int, gdb: str) -> tuple[Path, dic
     return core, json.loads(report.read_text())
 
 
-def heapglass(core: Path, words: Sequence[str], native: bool, *more: str) -> Cost:
+def heapglass(core: Path, words: Sequence[str], native: bool, *more: str, repeat: int = 1) -> Cost:
     """Ask the shell door."""
     command = [sys.executable, "-m", "heapglass", words[0], str(core), *words[1:], *more]
-    return cost(command, PYTHONPATH=str(ROOT / "src"), HEAPGLASS_NATIVE=str(int(native)))
+    which = {"PYTHONPATH": str(ROOT / "src"), "HEAPGLASS_NATIVE": str(int(native))}
+    return cost(command, None, repeat, **which)
 
 
 def main_heap(core: Path) -> tuple[str, str, str]:
@@ -115,48 +127,77 @@ def main_heap(core: Path) -> tuple[str, str, str]:
     sys.exit(f"{core}: its main heap {start:#x} is in no segment")
 
 
-def in_shell(folder: Path, core: Path, truth: dict[str, Any], native_only: bool) -> None:
-    """Print what the shell door takes."""
+def in_shell(folder: Path, core: Path, truth: dict[str, Any], repeat: int) -> dict[str, float]:
+    """Print what the shell door takes; return it by command."""
     start, end, middle = main_heap(core)
-    loop = json.loads(cost([str(folder / "yardstick"), str(core), start, end]).output)
+    yardstick = cost([str(folder / "yardstick"), str(core), start, end], repeat=repeat)
+    loop = json.loads(yardstick.output)
     plain = loop["walk_s"] + loop["scan_s"]
-    size = core.stat().st_size >> 20
+    size, millions = core.stat().st_size >> 20, truth["chunks"] // 1_000_000
     print(f"\n### {core.stem}: {truth['chunks']} chunks, a core of {size} MiB\n")
-    print(f"The C loop: {loop['walk_s']} s for the walk, {loop['scan_s']} s for all words.\n")
-    row("command", "compiled", "× C loop", "MiB over the core", "Python loops")
+    print(f"The C loop: {loop['walk_s']} s for the walk, {loop['scan_s']} s for all words, of the")
+    print(f"main heap: {loop['chunks']} chunks.\n")
+    row("command", "compiled loops", "× C loop", "MiB over the core", "Python loops")
     row(*["---"] * 5)
+    took = {}
     for title, words in IN_SHELL:
         asked = [middle if word == "ADDR" else word for word in words]
-        fast = heapglass(core, asked, True)
-        slow = None if native_only else heapglass(core, asked, False)
-        row(
-            title,
-            f"{fast.seconds:.2f} s",
-            f"{fast.seconds / plain:.1f}",
-            fast.mebibytes - size,
-            "" if slow is None else f"{slow.seconds:.2f} s",
-        )
+        fast = heapglass(core, asked, True, repeat=repeat)
+        few = millions <= MOST_FOR_PYTHON
+        slow = ""
+        if few or (words[0] in WITH_PYTHON and millions <= MOST_AT_ALL):
+            slow = f"{heapglass(core, asked, False).seconds:.2f} s"
+        over = max(fast.mebibytes - size, 0)
+        row(title, f"{fast.seconds:.2f} s", f"{fast.seconds / plain:.1f}", over, slow)
+        took[title] = fast.seconds
     found = json.loads(heapglass(core, ["leaks"], True, "--json", "--limit", "1").output)["totals"]
     right = found["leaked"] == truth["leaked"]
-    print(f"\nLeaks: {found['leaked']} ({'all that were planted' if right else truth['leaked']}).")
+    said = "all that were planted, and no other" if right else f"planted: {truth['leaked']}"
+    print(f"\nLeaks: {found['leaked']} ({said}).")
+    return took
 
 
-def in_gdb(folder: Path, core: Path, gdb: str, millions: int) -> None:
-    """Print what gdb takes over its own start, live and on the core."""
-    source = ["-ex", f"source {ROOT / 'gdbext' / 'heapglass.py'}"]
+def growth(took: dict[int, dict[str, float]]) -> None:
+    """Print how the cost grows with the chunks."""
+    if len(took) < 2:
+        return
+    sizes = sorted(took)
+    print("\n### growth, one thread: times as many CPU seconds\n")
+    pairs = list(zip(sizes, sizes[1:]))
+    row("command", *[f"{small} → {large} million" for small, large in pairs])
+    row(*["---"] * (1 + len(pairs)))
+    for title in took[sizes[0]]:
+        row(title, *[f"{took[large][title] / took[small][title]:.1f}" for small, large in pairs])
+
+
+def in_gdb(folder: Path, core: Path, options: argparse.Namespace) -> None:
+    """Print what gdb takes over its own start, live and on the core; and what GEF takes."""
+    gdb, repeat = options.gdb, options.repeat
     setup = [gdb, "-nx", "-batch", "-ex", "set pagination off", "-ex", "set debuginfod enabled off"]
-    run = ["-ex", "break heap_ready", "-ex", f"run {millions} 1 {folder / 'again.json'}"]
-    program = str(folder / "planted")
-    print("\n### in gdb, CPU seconds over gdb's own start\n")
+    live = ["-ex", "break heap_ready", "-ex", f"run 1 1 {folder / 'again.json'}"]
+    dead = ["-ex", f"core-file {core}"]
+    program, out = str(folder / "planted"), folder / "out"
+
+    def took(where: Sequence[str], more: Sequence[str], times: int = repeat) -> float:
+        return cost([*setup, *where, *more, program], out, times).seconds
+
+    own = took(live, []), took(dead, [])
+    print("\n### a million chunks in gdb: CPU seconds over gdb's own, which are", end=" ")
+    print(f"{own[0]:.2f} live and {own[1]:.2f} on the core\n")
     row("command", "live", "core")
     row(*["---"] * 3)
-    own = [cost([*setup, *run, program], folder / "out").seconds]
-    own.append(cost([*setup, "-ex", f"core-file {core}", program], folder / "out").seconds)
+    source = ["-ex", f"source {ROOT / 'gdbext' / 'heapglass.py'}"]
     for line in IN_GDB:
         ask = [*source, *(["-ex", f"heapglass {line}"] if line else [])]
-        live = cost([*setup, *run, *ask, program], folder / "out").seconds - own[0]
-        dead = cost([*setup, "-ex", f"core-file {core}", *ask, program], folder / "out").seconds
-        row(line or "(start of the extension)", f"{live:.2f} s", f"{dead - own[1]:.2f} s")
+        cells = [took(where, ask) - base for where, base in zip((live, dead), own)]
+        name = f"`heap {line}`" + (" to a file" if line == "chunks --all" else "")
+        row(name if line else "(start of the extension)", *[f"{cell:.2f} s" for cell in cells])
+    if options.gef:
+        source = ["-ex", f"source {options.gef}"]
+        for line in IN_GEF:
+            ask = [*source, *(["-ex", line] if line else [])]
+            said = f"{took(live, ask, 1) - own[0]:.2f} s"
+            row(f"GEF: {f'`{line}`' if line else '(its start)'}", said, "")
 
 
 def peers(core: Path) -> None:
@@ -168,7 +209,12 @@ def peers(core: Path) -> None:
         start = time.monotonic()
         asked = {"chap": "count leaked\n", "core_analyzer": "heap\nquit\n"}[name]
         done = subprocess.run(
-            [name, str(core)], check=False, input=asked, capture_output=True, text=True
+            [name, str(core)],
+            check=False,
+            input=asked,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
         )
         print(f"\n{name}: {time.monotonic() - start:.1f} s: {done.stdout.strip()[-200:]}")
 
@@ -185,13 +231,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=head, epilog=rest, formatter_class=form)
     parser.add_argument("--millions", type=int, nargs="+", default=[1, 10])
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
+    parser.add_argument("--repeat", type=int, default=3, help="runs, of which the best counts")
     parser.add_argument("--gdb", default="gdb")
-    parser.add_argument("--native-only", action="store_true", help="leave out the Python loops")
+    parser.add_argument("--gef", type=Path, help="GEF's gef.py, to be measured too")
     parser.add_argument("--keep", type=Path, help="a folder for the cores, taken again if there")
     options = parser.parse_args()
     processors = os.cpu_count()
     print(f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {processors} processors,", end=" ")
     print(f"Python {platform.python_version()}, {platform.libc_ver()[0]} {platform.libc_ver()[1]}")
+    took: dict[int, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -199,12 +247,17 @@ def main() -> None:
         for millions in options.millions:
             for threads in options.threads:
                 core, truth = fill(folder, millions, threads, options.gdb)
-                in_shell(folder, core, truth, options.native_only)
+                heapglass(core, ["info"], True)  # its modules are compiled, then
+                seconds = in_shell(folder, core, truth, options.repeat)
+                if threads == 1:
+                    took[millions] = seconds
                 if millions == 1 and threads == 1:
-                    in_gdb(folder, core, options.gdb, millions)
-                peers(core)
+                    in_gdb(folder, core, options)
+                if threads == 1:
+                    peers(core)
                 if options.keep is None:
                     core.unlink()
+    growth(took)
 
 
 if __name__ == "__main__":

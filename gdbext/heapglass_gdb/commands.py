@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gdb
 
@@ -20,8 +20,6 @@ from heapglass.arguments import (
 )
 from heapglass.commands import COMMANDS, Command, ask
 from heapglass.errors import BadRequest, HeapglassError
-from heapglass.heap.target import Target
-from heapglass.locate import locate
 from heapglass.progress import Progress
 from heapglass.render import in_blocks, json_pieces, record_pieces, text_lines
 from heapglass.render.colour import ansi, plain, wants_colour
@@ -31,13 +29,23 @@ from heapglass.table import Answer
 from .expressions import evaluate_in_gdb
 from .parameters import Settings
 from .printed import GdbTypes
-from .source import NO_TARGET, GdbSource
-from .stopped import Stopped
+from .stopped import NO_TARGET, Stopped
 from .threads import selected_thread
-from .tracing import tracing
+
+if TYPE_CHECKING:
+    from heapglass.heap.target import Target
+
+    from .source import GdbSource
+
+
+def _trace(request: Request) -> Answer:
+    from .tracing import tracing
+
+    return tracing().answer(request)
+
 
 # What only gdb can do.
-OWN: dict[str, Callable[[Request], Answer]] = {"trace": lambda request: tracing().answer(request)}
+OWN: dict[str, Callable[[Request], Answer]] = {"trace": _trace}
 DEBUG = "HEAPGLASS_DEBUG"  # in the environment: a fault of heapglass is shown as Python has it
 
 
@@ -138,6 +146,8 @@ class Runner:
         source = self._source()
         if source is None:
             return None
+        from heapglass.locate import locate  # with the first command, not with gdb
+
         target = locate(source, self._settings.overrides())
         target.tools = {"gdb": gdb.VERSION}
         target.types = GdbTypes()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import gdb
 
 from heapglass.arguments import COLOURS, evaluate
 from heapglass.errors import BadRequest, HeapglassError
 from heapglass.glibc.releases import parse_version
-from heapglass.locate import Overrides
 
 from .expressions import evaluate_in_gdb
 from .kept import kept
+
+if TYPE_CHECKING:
+    from heapglass.locate import Overrides
 
 PREFIXES = ("auto", "heap")
 _PREFIX_DOC = "Settings of heapglass: what it cannot find by itself, and how it shows things."
@@ -116,6 +118,8 @@ class Settings:
     def overrides(self) -> Overrides:
         """Return what the user knows better than can be found."""
         main_arena, mp, tcaches = self._text("main-arena"), self._text("mp"), self._text("tcache")
+        from heapglass.locate import Overrides  # with the first command, not with gdb
+
         return Overrides(
             glibc=self._text("glibc") or None,
             main_arena=evaluate_in_gdb(main_arena) if main_arena else None,

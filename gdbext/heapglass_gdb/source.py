@@ -22,9 +22,9 @@ from heapglass.targets.symbolfinder import SymbolFinder
 
 from .frames import frame_at
 from .memory import GdbMemory, KeptMemory
+from .stopped import NO_TARGET
 from .threads import read_threads
 
-NO_TARGET = "no process or core: start one (run, attach) or open a core (core-file)"
 _CORE = re.compile(r"core dump file:\s+`([^\n]*)', file type")
 _MAPPING = re.compile(
     r"^[ \t]*0x([0-9a-f]+)[ \t]+0x([0-9a-f]+)[ \t]+0x[0-9a-f]+[ \t]+0x([0-9a-f]+)[ \t]*(.*)$",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gdb
 
 from .kept import kept
-from .source import GdbSource, open_selected, selected
+
+if TYPE_CHECKING:
+    from .source import GdbSource
+
+NO_TARGET = "no process or core: start one (run, attach) or open a core (core-file)"
 
 # What may change bytes, registers, mappings or symbols; gdb 10 has fewer than gdb 16.
 EVENTS = (
@@ -39,6 +43,8 @@ class Stopped:
 
         :raises HeapglassError: if there is none, or it cannot be used.
         """
+        from .source import open_selected, selected  # with the first command, not with gdb
+
         key = selected(memory_limit)
         if self._source is None or key != self._key:
             self.drop()

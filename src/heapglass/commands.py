@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import views
 from .table import Answer
+from .views import views
 
 Evaluate = Callable[[str], int]
 

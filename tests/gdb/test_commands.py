@@ -295,12 +295,12 @@ def test_ctrl_c_stops_a_listing_without_end(program: Path):
     assert "Traceback" not in after
 
 
-@pytest.mark.parametrize("place", ["locate", "ask", "text_lines", "parse"])
+@pytest.mark.parametrize("place", ["heapglass.locate.locate", "c.ask", "c.text_lines", "c.parse"])
 def test_ctrl_c_while_it_works_says_quit_and_no_more(place: str, program: Path):
     script = (
-        "python\nimport heapglass_gdb.commands as c, os, signal\n"
+        "python\nimport heapglass.locate, heapglass_gdb.commands as c, os, signal\n"
         "def spin(*_):\n  os.kill(os.getpid(), signal.SIGINT)\n  while True: pass\n"
-        f"c.{place} = spin\nend"
+        f"{place} = spin\nend"
     )
     path = program.with_name(f"spin-{place}.gdb")
     path.write_text(script)
@@ -309,7 +309,7 @@ def test_ctrl_c_while_it_works_says_quit_and_no_more(place: str, program: Path):
 
 
 def test_a_fault_of_heapglass_is_one_line(program: Path):
-    fault = "python import heapglass_gdb.commands as c; c.locate = lambda *_: [][1]"
+    fault = "python import heapglass_gdb.commands as c; c.ask = lambda *_: [][1]"
     said = complaint("heap chunks", [*STOPPED, fault], program)
 
     assert said.startswith("a fault in heapglass: IndexError: list index out of range")
