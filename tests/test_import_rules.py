@@ -37,6 +37,7 @@ MAY = {
     "analysis/verify.py": {"errors", "glibc", "heap", "model", "analysis"},
     "analysis/whatif.py": {"errors", "glibc", "heap", "model", "analysis"},
     "analysis": {"errors", "memory", "source", "glibc", "native", "heap"},
+    "views/origins.py": {"heap", "table", "model"},
     "views/record.py": {"errors", "recorder", "table"},
     "export": {"errors", "glibc", "native", "heap", "analysis"},
     "views/map.py": {"errors", "heap", "analysis", "table", "render", "views"},

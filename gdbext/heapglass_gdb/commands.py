@@ -44,6 +44,15 @@ def _trace(request: Request) -> Answer:
     return tracing().answer(request)
 
 
+def _origins(block: int) -> list[tuple[str, str]]:
+    """Who gave a block and who took it back, if anything is recorded."""
+    if f"{__package__}.tracing" not in sys.modules:
+        return []
+    from .tracing import tracing
+
+    return tracing().origins(block)
+
+
 # What only gdb can do.
 OWN: dict[str, Callable[[Request], Answer]] = {"trace": _trace}
 DEBUG = "HEAPGLASS_DEBUG"  # in the environment: a fault of heapglass is shown as Python has it
@@ -152,6 +161,7 @@ class Runner:
         target.tools = {"gdb": gdb.VERSION}
         target.types = GdbTypes()
         target.current = selected_thread()
+        target.origins = _origins
         target.report = progress
         return target
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from heapglass.errors import BadRequest, MemoryFault
-from heapglass.model.trace import RECORDED, Header, call_line
+from heapglass.model.trace import RECORDED, Header, Origin, call_line, origin
 from heapglass.recorder.convert import abort_text, heap_max_size
 
 from .exports import Libc, read
@@ -48,22 +48,6 @@ class Call:
     dropped: bool = False
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where a block came from, or went."""
-
-    call: int  # its number in the recording
-    text: str  # "malloc(24)"
-    thread: int
-    stack: tuple[str, ...] = ()
-
-    def said(self, before: str) -> str:
-        """Return it in words: "was freed by free() at call 12, thread 1: main+0x12 < …"."""
-        stack = " < ".join(frame.partition(" ")[2] or frame for frame in self.stack)
-        where = f": {stack}" if stack else ""
-        return f"{before} {self.text} at call {self.call}, thread {self.thread}{where}"
-
-
 class Recording:
     """A trace that is being written, and what is known of the blocks in it."""
 
@@ -78,8 +62,8 @@ class Recording:
         self._late: dict[int, int] = {}  # threads that have left malloc, and are not gone yet
         self.inside: dict[int, Call] = {}  # by the kernel's number of the thread
         self._queue: deque[Call] = deque()
-        self.live: dict[int, Origin] = {}
-        self.freed: dict[int, Origin] = {}
+        self.given: dict[int, Origin] = {}  # who gave a block last
+        self.freed: dict[int, Origin] = {}  # who took it back since
         self._next = 0  # where main_arena.next is
         self._newest = 0
         self._heap = heap_max_size(libc.version, libc.abi)
@@ -207,21 +191,20 @@ class Recording:
 
     def _note(self, call: Call, result: int) -> None:
         old = call.values["ptr"] if call.op in FREES else call.values.get("old")
-        origin = self._origin(call)
         self.calls += 1
+        stack = tuple(call.extra.get("stack", ()))
+        this = origin(self.calls, call.op, call.thread, call.values, stack)
         if call.op in FREES:
             result = 0
         if old and (call.op in FREES or result or not call.values["size"]):
-            self.live.pop(old, None)
-            self.freed[old] = origin
+            self.freed[old] = this
         if result and "ptr" in call.values and call.op != "brk":
-            self.live[result] = origin
+            self.given[result] = this
             self.freed.pop(result, None)
 
-    def _origin(self, call: Call) -> Origin:
-        words = [str(value) for key, value in call.values.items() if key not in ("ptr", "old")]
-        stack = tuple(call.extra.get("stack", ()))
-        return Origin(self.calls + 1, f"{call.op}({', '.join(words)})", call.thread, stack)
+    def is_live(self, block: int) -> bool:
+        """Whether a block was given and not taken back, as far as it was recorded."""
+        return block in self.given and block not in self.freed
 
     def died(self, tid: int, signal: str) -> None:
         """Write that the call a thread is in ended the process."""

@@ -132,7 +132,7 @@ class Tracer:
         """Whether glibc frees what a thread that ends had in its tcache, and then the struct."""
         if not block or name not in FREES or tid not in self._ending:
             return False
-        return block not in self.recording.live and self._libc.holds(back)
+        return not self.recording.is_live(block) and self._libc.holds(back)
 
     def _return(self, address: int) -> bool:
         tid, recording = current(), self.recording
@@ -222,10 +222,10 @@ class Tracer:
         """Whether the user wants to see this call; says why."""
         recording, wanted = self.recording, self.stop_on
         block = values.get("ptr") if op in FREES else values.get("old")
-        if isinstance(block, int) and block and block not in recording.live:
+        if isinstance(block, int) and block and not recording.is_live(block):
             before = recording.freed.get(block)
             if before is not None and wanted.double_free:
-                return tell(f"{op} of {block:#x}, which {before.said('was freed by')}")
+                return tell(f"{op} of {block:#x}, which was freed by {before.text()}")
             if before is None and wanted.non_chunk:
                 seen = "malloc did not give" if recording.fresh else "was not given while recording"
                 return tell(f"{op} of {block:#x}, which {seen}")

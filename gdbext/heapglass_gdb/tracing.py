@@ -145,6 +145,14 @@ class Tracing:
         except (gdb.error, RuntimeError) as error:
             raise BadRequest(f"{behind:#x} cannot be watched: {error}", "delete a watch") from error
 
+    def origins(self, block: int) -> list[tuple[str, str]]:
+        """Return who gave a block and who took it back, as far as it was recorded."""
+        if self.tracer is None:
+            return []
+        recording = self.tracer.recording
+        found = [("allocated", recording.given), ("freed", recording.freed)]
+        return [(name, known[block].text()) for name, known in found if block in known]
+
     # --- what gdb tells -----------------------------------------------------------------------
 
     def loaded(self, _event: object) -> None:

@@ -136,7 +136,10 @@ COMMANDS: tuple[Command, ...] = (
         (
             Argument("address", _ADDRESS, "address", required=True),
             Argument("--as-chunk", "read ADDRESS as a chunk, though nothing proves it", "flag"),
+            Argument("--trace", "who allocated and freed it, by this trace", metavar="FILE"),
         ),
+        help="While gdb records the calls (heap trace), it says without --trace where a chunk came "
+        "from.",
         examples=("chunk 0x5555555592a0", "chunk 0x5555555592a0 --as-chunk"),
     ),
     Command(

@@ -137,3 +137,20 @@ def test_a_file_that_cannot_be_written(calls: Path, tmp_path: Path):
 def test_in_a_shell_it_says_where_it_works(capsys: pytest.CaptureFixture[str]):
     assert main(["trace", "start", "x"]) == 2
     assert "trace works in gdb (in a shell: heapglass record" in capsys.readouterr().err
+
+
+def test_a_chunk_says_where_it_came_from(calls: Path, tmp_path: Path):
+    trace = tmp_path / "t.jsonl"
+    script = [
+        *(LOAD, f"heap trace start {trace} --stacks 2", "break here", "run", "set var $q = q"),
+        *("continue", "heap chunk p", "heap chunk $q --json", "heap trace stop"),
+        *("heap chunk p", f"heap chunk p --trace {trace}"),
+    ]
+    said = batch(script, calls).out
+    shown = [line for line in said.splitlines() if line.startswith("allocated by")]
+
+    assert len(shown) == 2
+    assert shown[0] == shown[1]
+    assert "malloc(40) at call 1, thread 1: main+" in shown[0]
+    assert '"allocated": "malloc(777) at call 5, thread 1: main+' in said
+    assert '"freed"' not in said

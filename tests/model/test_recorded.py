@@ -12,9 +12,10 @@ import pytest
 from heapglass.cli import main
 from heapglass.errors import BadTarget
 from heapglass.model.replay import Replay, replay
-from heapglass.model.trace import Call, Header, call_line, read_trace, write_trace
+from heapglass.model.trace import Call, Header, call_line, origins, read_trace, write_trace
 
 HEAD = {"heapglass_trace": 1, "glibc": "2.36", "maps": "recorded"}
+BASE = 0x555555559000
 MIB = 1 << 20
 PLACE = 0x7FFF_1234_5000
 FAR = PLACE + 64 * MIB
@@ -175,3 +176,31 @@ def test_a_tcache_that_is_emptied_step_by_step(glibc: str, tmp_path: Path) -> No
     assert sorted(result.threads) == [1]
     steps[0], steps[2] = steps[2], steps[0]
     assert played(tmp_path, *calls, *steps, head=head).mismatches[0].line == 9
+
+
+def test_where_a_block_came_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = BASE + 0x2A0, BASE + 0x2C0
+    calls: list[dict[str, Any]] = [
+        {"op": "calloc", "nmemb": 2, "size": 8, "ptr": hex(first)},
+        {"op": "malloc", "size": 24, "ptr": hex(second), "stack": ["0x1 make+4", "0x2"]},
+        {"op": "thread_start", "thread": 2},
+        {"op": "free", "ptr": hex(first), "thread": 2},
+        {"op": "malloc", "size": 0, "ptr": hex(first)},
+        {"op": "realloc", "old": hex(first), "size": 0, "ptr": "0x0"},
+    ]
+    path = trace(tmp_path, *calls)
+    found = origins(read_trace(path), (first, second, 1))
+    given, taken = found[first]
+    assert given is not None
+    assert taken is not None
+    assert (given.number, given.text()) == (4, "malloc(0) at call 4, thread 1")
+    assert taken.text() == "realloc(0) at call 5, thread 1"
+    assert found[second][1] is None
+    assert found[1] == (None, None)
+
+    assert main(["chunk", path, hex(second), "--trace", path]) == 0
+    said = capsys.readouterr().out
+    assert "allocated by  malloc(24) at call 2, thread 1: make+4 < 0x2\n" in said
+    assert "freed by" not in said
+    assert main(["chunk", path, hex(first), "--trace", path]) == 0
+    assert "freed by      realloc(0) at call 5, thread 1\n" in capsys.readouterr().out

@@ -54,6 +54,10 @@ def _no_addresses(_name: str) -> Sequence[int]:
     return ()
 
 
+def _no_origins(_block: int) -> Sequence[tuple[str, str]]:
+    return ()
+
+
 def _no_frame(_thread: int, _address: int) -> str:
     return ""
 
@@ -109,6 +113,8 @@ class Target:
     # Of the variables of a name, by their symbols: of each file that has one.
     addresses_of: Callable[[str], Sequence[int]] = _no_addresses
     frame_at: Callable[[int, int], str] = _no_frame  # of a thread's id and an address
+    # Of a block (mem): ("allocated" or "freed", by which call), as far as calls were recorded.
+    origins: Callable[[int], Sequence[tuple[str, str]]] = _no_origins
     types: TypePrinter | None = None
     report: Report = quiet  # how far it is: for a command that takes long
     current: int | None = None  # id of the thread that a debugger has selected

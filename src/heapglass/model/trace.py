@@ -8,7 +8,7 @@ import io
 import json
 import lzma
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, NamedTuple
 
@@ -51,6 +51,9 @@ GIVES = frozenset(op for op in OPS if _POINTER[0] in OPS[op]) - {
     "thread_drain",
     "write",
 }
+
+
+CALLED = frozenset(OPS) - {"write", "thread_start", "thread_drain", "thread_exit"}
 
 
 class Call(NamedTuple):
@@ -125,6 +128,51 @@ def call_line(op: str, **values: Any) -> str:
         else:
             said[key] = value.hex() if kind == "bytes" else value
     return json.dumps(said)
+
+
+class Origin(NamedTuple):
+    """A call that gave a block, or took it back."""
+
+    number: int  # of the call, from 1; threads' beginnings and ends do not count
+    op: str
+    arguments: tuple[int, ...]
+    thread: int
+    stack: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """Return it in words: "malloc(24) at call 12, thread 1: main+18 < 0x7ffff7c2a1ca"."""
+        frames = " < ".join(frame.partition(" ")[2] or frame for frame in self.stack)
+        words = ", ".join(map(str, self.arguments))
+        where = f": {frames}" if frames else ""
+        return f"{self.op}({words}) at call {self.number}, thread {self.thread}{where}"
+
+
+def origin(
+    number: int, op: str, thread: int, values: Mapping[str, Any], stack: tuple[str, ...]
+) -> Origin:
+    """Return a call as somebody's origin; pointers are left out of its arguments."""
+    words = tuple(values[key] for key in ("nmemb", "alignment", "size") if key in values)
+    return Origin(number, op, words, thread, stack)
+
+
+def origins(
+    trace: Trace, blocks: Collection[int]
+) -> dict[int, tuple[Origin | None, Origin | None]]:
+    """Return of each block the call that gave it last, and the one that took it back since."""
+    found: dict[int, tuple[Origin | None, Origin | None]] = dict.fromkeys(blocks, (None, None))
+    number = 0
+    for call in trace.calls:
+        if call.op not in CALLED:
+            continue
+        number += 1
+        frees = call.op.startswith("free")
+        mem, old = call.values.get("ptr"), call.values.get("old")
+        taken = mem if frees else old if mem or not call.values.get("size") else None
+        for block, given in ((taken, False), (None if frees else mem, True)):
+            if block in found:
+                this = origin(number, call.op, call.thread, call.values, call.stack)
+                found[block] = (this, None) if given else (found[block][0], this)
+    return found
 
 
 def write_trace(file: IO[str], header: Header, lines: Iterable[str]) -> None:

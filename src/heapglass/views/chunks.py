@@ -40,6 +40,7 @@ from .cells import (
     totals_data,
     totals_text,
 )
+from .origins import origin_facts
 
 TEXT_LIMIT = 1000  # rows of a listing in text, if nothing else is said
 MOST_RAW = 10_000  # chunks of a chain that nothing proves (--as-chunk)
@@ -165,11 +166,12 @@ def chunk(target: Target, request: Any) -> Answer:
     found, before, after = _around(heap, asked, request.as_chunk)
     header = heap.layout.header
     offset = asked - found.address
+    origin = origin_facts(target, found.address + header, request.trace)
     where = "the header" if offset == 0 else "mem" if offset == header else f"{offset:#x} in"
     parts: list[Part] = [
         Facts("", (Fact("asked", "address", Address(asked), Kind.ADDRESS, f"({where})"),)),
         Data("chunk", chunk_data(heap, found)),
-        Facts("detail", _detail(heap, found), "chunk"),
+        Facts("detail", [*_detail(heap, found), *origin], "chunk"),
         Data("previous", chunk_data(heap, before)),
         Data("next", chunk_data(heap, after)),
         Table(
