@@ -130,6 +130,18 @@ def test_try_plays_on_a_core(run: Run):
     assert "aborts: free(): double free detected in tcache 2" in ran.out
 
 
+def test_a_core_is_compared_with_its_snapshot(run: Run, tmp_path: Path):
+    path = str(tmp_path / "core.snap")
+    wrote = run("snapshot", CORE, "-o", path, *WHERE)
+    ran = run("diff", path, CORE, "--json", *WHERE)
+    nothing = run("diff", "/nonexistent", CORE, *WHERE)
+
+    assert (wrote.status, ran.status, nothing.status) == (0, 0, 2)
+    assert json.loads(ran.out)["chunks"] == []
+    assert json.loads(ran.out)["contents"] == "exactly"
+    assert nothing.err.startswith("heapglass: /nonexistent: there is no such file")
+
+
 # --- errors ---------------------------------------------------------------------------------------
 
 

@@ -85,6 +85,17 @@ SAMPLES: dict[str, tuple[Sample, ...]] = {
         Sample(("a = malloc 0x500; free a; free a",), "2.36-amd64-bins"),
         Sample(("free 0x5555555652e0; malloc 300000; thread new: malloc 24",)),
     ),
+    "snapshot": (Sample(("-o", "before.snap")),),
+    "diff": (
+        Sample(
+            (
+                "fixtures/cores/2.36-amd64-bins.core.xz",
+                "fixtures/cores/2.36-amd64-mmapped.core.xz",
+                *("--limit", "8", "--debug-dir", "fixtures/debug", "--sysroot", "/nonexistent"),
+            ),
+            "",
+        ),
+    ),
     "verify": (Sample(()),),
     "vis": (Sample(("0x5555555652d0", "3")),),
     "replay": (
@@ -186,7 +197,7 @@ def run(name: str, sample: Sample) -> str:
         status = cli.main(words)
     if status > FOUND:
         raise ValueError(f"{' '.join(words)}: {err.getvalue()}")
-    return out.getvalue()
+    return out.getvalue().replace(f"{ROOT}/", "")
 
 
 @contextlib.contextmanager

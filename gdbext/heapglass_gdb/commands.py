@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import gdb
@@ -27,6 +28,7 @@ from heapglass.render.escape import visible
 from heapglass.table import Answer
 
 from .expressions import evaluate_in_gdb
+from .kept import kept
 from .parameters import Settings
 from .printed import GdbTypes
 from .stopped import NO_TARGET, Stopped
@@ -149,6 +151,7 @@ class Runner:
         if request.limit is None and not request.all and not request.json:
             request.limit = self._settings.limit
         request.width = gdb.parameter("width") or None
+        request.open = self._opened
         return request
 
     def _target(self, progress: Progress) -> Target | None:
@@ -162,8 +165,20 @@ class Runner:
         target.types = GdbTypes()
         target.current = selected_thread()
         target.origins = _origins
+        target.kept = kept("snapshots")
         target.report = progress
         return target
+
+    @contextmanager
+    def _opened(self, spec: str) -> Iterator[Target]:
+        """Open and locate a target that a command names itself."""
+        from heapglass.locate import locate
+        from heapglass.targets import open_target
+
+        from .source import open_options
+
+        with open_target(spec, open_options()) as source:
+            yield locate(source, self._settings.overrides())
 
     def _source(self) -> GdbSource | None:
         """Return the target; None if the command can do without one and there is none."""

@@ -8,8 +8,10 @@ import os
 import shutil
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from . import __version__
 from .arguments import (
@@ -248,6 +250,7 @@ def _answer(command: Command, words: list[str]) -> int:
     words += ["--", *behind] if behind else []
     if not command.needs_target:
         request = _parse(command, words)
+        request.open = partial(_opened, options)
         return _show(ask(command, None, request), request)
     at = first_plain(words, takes_value((*command.arguments, *COMMON)))
     if at is None:
@@ -260,6 +263,13 @@ def _answer(command: Command, words: list[str]) -> int:
             target = locate(source, options.overrides)
             target.report = progress
             return _show(ask(command, target, request), request, progress)
+
+
+@contextmanager
+def _opened(options: _Options, spec: str) -> Iterator[Any]:
+    """Open and locate a target that a command names itself."""
+    with open_target(spec, options.open) as source:
+        yield locate(source, options.overrides)
 
 
 def _parse(command: Command, words: Sequence[str]) -> argparse.Namespace:

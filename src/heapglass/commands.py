@@ -400,6 +400,40 @@ COMMANDS: tuple[Command, ...] = (
         ),
     ),
     Command(
+        "snapshot",
+        "keeps the heap as it is now, for diff: under a name in gdb, or in a file",
+        views.snapshot,
+        (
+            Argument("name", "what it is called, in gdb; without one those that there are"),
+            Argument("-o", "write it to FILE", metavar="FILE"),
+            Argument(
+                "--contents",
+                "what the blocks hold: whole, or a checksum of each (default: whole up to 64 MiB)",
+                choices=("full", "sums"),
+            ),
+        ),
+        help="All chunks with their sizes, states and bins. With contents as a whole diff tells "
+        "the bytes that changed, with checksums the blocks. docs/snapshot.md has the file's "
+        "format.",
+        examples=("snapshot before", "snapshot -o before.snap --contents sums"),
+    ),
+    Command(
+        "diff",
+        "what two snapshots, cores or processes of one program differ in",
+        views.diff,
+        (
+            Argument("a", "a snapshot's name or file, a core, or a process id", required=True),
+            Argument("b", "another; in gdb without one the heap as it is (now)"),
+        ),
+        help="By chunk: new, gone, resized, freed, taken (out of a bin), moved (to another bin or "
+        "state), and written: what a block in use holds changed, which bytes if both contents "
+        "are at hand. Totals of both, and the sizes of which there are more or fewer in use, "
+        "the largest growth first. Two cores of one process, or of runs without random "
+        "addresses.",
+        examples=("diff before", "diff before.snap core --limit 20"),
+        needs_target=False,
+    ),
+    Command(
         "verify",
         "the model beside the memory: a trace played, or two readings of one heap",
         views.verify,

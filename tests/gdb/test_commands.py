@@ -373,3 +373,25 @@ def test_try_takes_expressions_and_leaves_the_process_alone(program: Path):
     assert two["abort"]
     assert json.loads(said[3])["ended"] is True
     assert json.loads(said[6])["calls"][0]["thread"] != one["thread"]
+
+
+def test_snapshots_are_kept_between_stops(program: Path, core: Path):
+    lines = [
+        "heap snapshot before",
+        "heap diff before --json",
+        "set var *(long *) first = 77",
+        "heap diff before --json",
+        f"heap snapshot other -o {program.with_name('other.snap')}",
+        f"heap diff {program.with_name('other.snap')} {core} --json",
+        "kill",
+        f"heap diff {program.with_name('other.snap')} {core} --json",
+        "print/x 1",
+    ]
+    said = answers(lines, [*STOPPED, "print/x first"], program)
+    same, written = json.loads(said[1]), json.loads(said[3])
+
+    assert same["chunks"] == []
+    assert written["counts"]["written"]["count"] == 1
+    assert written["chunks"][0]["ranges"]
+    assert written["contents"] == "exactly"
+    assert json.loads(said[5])["chunks"] == json.loads(said[7])["chunks"]

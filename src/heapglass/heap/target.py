@@ -116,6 +116,7 @@ class Target:
     # Of a block (mem): ("allocated" or "freed", by which call), as far as calls were recorded.
     origins: Callable[[int], Sequence[tuple[str, str]]] = _no_origins
     types: TypePrinter | None = None
+    kept: dict[str, Any] | None = None  # what outlives a command, where a door keeps something
     report: Report = quiet  # how far it is: for a command that takes long
     current: int | None = None  # id of the thread that a debugger has selected
     pid: int | None = None

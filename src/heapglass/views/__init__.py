@@ -40,6 +40,7 @@ MODULES = {
     "record": ("record_program", "trace_elsewhere"),
     "refs": ("refs",),
     "replay": ("replay_trace",),
+    "snapshot": ("diff", "snapshot"),
     "stats": ("stats",),
     "try_": ("try_",),
     "types": ("types",),
