@@ -13,7 +13,7 @@ from heapglass.errors import HeapglassError, MemoryFault, NotFound
 from heapglass.glibc.releases import name as release_name
 from heapglass.locate.release import read_banner
 from heapglass.recorder.convert import VARIABLES, tunables
-from heapglass.source import Part
+from heapglass.source import Module, Part
 from heapglass.targets.process import ProcessSource
 
 from .source import open_options
@@ -115,14 +115,7 @@ def find_libc(pid: int, names: Sequence[str]) -> Libc:
     :raises HeapglassError: if the process cannot be read.
     """
     with ProcessSource(pid, open_options()) as source:
-        marks = source.symbols(MARK)
-        modules = {module.path: module for module in source.modules()}
-        module = next((modules[mark.module] for mark in marks if mark.module in modules), None)
-        if module is None:
-            raise NotFound("no C library is loaded yet", "heap trace start waits for it")
-        banner = read_banner(source, module)
-        if banner is None or banner.version is None:
-            raise NotFound(f"{module.path} does not say which release of glibc it is")
+        module, version = _libc_module(source)
 
         def at(name: str) -> int:
             found = (
@@ -136,7 +129,7 @@ def find_libc(pid: int, names: Sequence[str]) -> Libc:
         parts = [part for part in source.parts(module) if part.kind == "load"]
         return Libc(
             pid=pid,
-            version=release_name(banner.version),
+            version=version,
             abi=source.machine.abi,
             word=source.machine.word,
             order=source.machine.order,
@@ -150,6 +143,17 @@ def find_libc(pid: int, names: Sequence[str]) -> Libc:
             data=[part for part in parts if "w" in part.perms],
             settings=_settings(pid),
         )
+
+
+def _libc_module(source: ProcessSource) -> tuple[Module, str]:
+    """Return the file that malloc is in, and its release; in a static program that is itself."""
+    modules = {module.path: module for module in source.modules()}
+    for symbol in (*source.symbols(MARK), *source.symbols("__libc_malloc")):
+        module = modules.get(symbol.module)
+        banner = read_banner(source, module) if module else None
+        if module and banner:
+            return module, release_name(banner.version)
+    raise NotFound("no C library is loaded yet", "heap trace start waits for it")
 
 
 def _processors(pid: int) -> int:

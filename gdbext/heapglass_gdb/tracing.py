@@ -23,6 +23,7 @@ from .tracer import NAMES, StopOn, Tracer
 NON_STOP = "target-non-stop"
 FATAL = ("SIGABRT", "SIGSEGV", "SIGBUS")
 KINDS = ("double-free", "non-chunk", "size", "write", "off")
+NOTHING = "heapglass: nothing was recorded: no C library was loaded (is it static?)\n"
 LIVE = (
     "threads overlap: the order of calls that did is not sure (exact if the recording is started "
     "before the process)"
@@ -177,6 +178,10 @@ class Tracing:
     def exited(self, _event: object) -> None:
         """The process ended: the trace is whole."""
         if self.tracer is None:
+            if self._waiting is not None:
+                self._waiting = None
+                self._release()
+                gdb.write(NOTHING, gdb.STDERR)
             return
         facts, warnings = self._close()
         said = ", ".join(f"{fact.label} {fact.value}" for fact in facts)
@@ -271,6 +276,7 @@ def _listen(tracing: Tracing) -> None:
         return
     mine["listening"] = tracing
     gdb.events.new_objfile.connect(tracing.loaded)
+    gdb.events.cont.connect(tracing.loaded)
     gdb.events.stop.connect(tracing.stopped)
     gdb.events.exited.connect(tracing.exited)
 

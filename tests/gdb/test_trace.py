@@ -154,3 +154,12 @@ def test_a_chunk_says_where_it_came_from(calls: Path, tmp_path: Path):
     assert "malloc(40) at call 1, thread 1: main+" in shown[0]
     assert '"allocated": "malloc(777) at call 5, thread 1: main+' in said
     assert '"freed"' not in said
+
+
+def test_a_static_program_is_not_recorded(tmp_path: Path):
+    built = tmp_path / "static"
+    subprocess.run(["gcc", "-static", "-o", built, HERE / "calls.c", "-w"], check=True)
+    said = batch([LOAD, f"heap trace start {tmp_path / 't'}", "run", "heap trace"], built)
+
+    assert "nothing was recorded: no C library was loaded" in said.err
+    assert "nothing is recorded" in said.out

@@ -37,7 +37,25 @@ _CALLS: Mapping[int, tuple[str, str, str, str]] = {
     Op.BREAK: ("brk", "delta", "", "ptr"),
 }
 _SIGNED = ("delta", "param", "value")
-FACTS = (Op.ARENA, Op.MAPPING)
+
+
+def _template(op: str, keys: tuple[str, ...]) -> str:
+    """Return the line of a call about which there is nothing special, to be formatted."""
+    places = zip(keys, ("{4}", "{5}", "{6}"), ("{4:#x}", "{5:#x}", "{6:#x}"))
+    said = [
+        f'"{key}": "{hexed}"' if key in ("ptr", "old") else f'"{key}": {plain}'
+        for key, plain, hexed in places
+        if key
+    ]
+    return f'{{{{"op": "{op}", {", ".join(said)}{{7}}}}}}'
+
+
+_PLAIN = {
+    number: _template(op, tuple(keys))
+    for number, (op, *keys) in _CALLS.items()
+    if op not in ("thread_start", "thread_exit", "mallopt", "brk")
+}
+_ARENA, _MAPPING, _MMAPPED = int(Op.ARENA), int(Op.MAPPING), int(Flag.MMAPPED)
 # What malloc's environment variables are as tunables.
 VARIABLES = {
     "MALLOC_ARENA_MAX": "arena_max",
@@ -168,19 +186,33 @@ def _number(text: str) -> int | None:
 def _lines(head: Head, records: Iterator[Record], done: Converted, signal: str) -> Iterator[str]:
     """Yield the trace's lines. A call waits for what is noted behind it."""
     most = heap_max_size(head.glibc, head.machine)
+    tails = _Tails()
     call: Record | None = None
     places: list[int | None] = []
     for record in records:
-        if record.op == Op.ARENA:
+        if record.op == _ARENA:
             places += [None, record.a & -most]
-        elif record.op == Op.MAPPING:
+        elif record.op == _MAPPING:
             places.append(record.a)
         else:
             if call is not None:
-                yield from _line(call, places, done)
+                plain = _PLAIN.get(call.op) if call.flags <= _MMAPPED and not places else None
+                if plain is None:
+                    yield from _line(call, places, done)
+                else:
+                    done.calls += 1
+                    yield plain.format(*call, tails[call.thread])
             call, places = record, []
     if call is not None:
         yield from _line(call, places, done, _ending(head, signal))
+
+
+class _Tails(dict[int, str]):
+    """How a thread is written at the end of a line."""
+
+    def __missing__(self, thread: int) -> str:
+        self[thread] = f', "thread": {thread}' if thread != 1 else ""
+        return self[thread]
 
 
 def heap_max_size(glibc: str, abi: str) -> int:

@@ -43,7 +43,7 @@ def record(words: Sequence[str], to: str, children: bool = False, quiet: bool = 
     if program is None:
         raise BadRequest(f"{words[0]}: no such program", "heapglass record -o FILE -- PROGRAM …")
     library = recorder_for(program)
-    folder = tempfile.mkdtemp(prefix=".heapglass-", dir=os.path.dirname(os.path.abspath(to)))
+    folder = _room_beside(to)
     try:
         environment = _environment(library, os.path.join(folder, NAME), children)
         pid, status = _run(program, words, environment, quiet)
@@ -56,9 +56,15 @@ def record(words: Sequence[str], to: str, children: bool = False, quiet: bool = 
     return result
 
 
-WHY_NOTHING = (
-    "is it static, set-uid, or has it a malloc of its own? In gdb, heap trace records static ones"
-)
+def _room_beside(to: str) -> str:
+    """Return a new folder where the trace goes: there is room for recordings, if for it."""
+    try:
+        return tempfile.mkdtemp(prefix=".heapglass-", dir=os.path.dirname(os.path.abspath(to)))
+    except OSError as error:
+        raise BadRequest(f"cannot write {to}: {error.strerror}") from error
+
+
+WHY_NOTHING = "is it static or set-uid, or has it a malloc of its own?"
 
 
 def recorder_for(program: str) -> Path:
