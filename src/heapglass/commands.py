@@ -59,6 +59,7 @@ def ask(command: Command, target: Any, request: Any) -> Answer:
 _ARENA = Argument("--arena", "only the arena with this address", "address")
 _THREAD = Argument("--thread", "only the thread with this kernel id", "number")
 _STATES = "used, free, tcache, fast, top, mmapped, fencepost, corrupt, unknown"
+_TABLES = "chunks, bins, arenas, edges, roots, findings"
 _ADDRESS = "a chunk, what the program got of it (mem), or any address inside"
 
 _TRACE = ("start", "stop", "stop-on")
@@ -335,10 +336,11 @@ COMMANDS: tuple[Command, ...] = (
                 "the kind of files: parquet (it needs pyarrow), jsonl or csv",
                 choices=("parquet", "jsonl", "csv"),
             ),
-            Argument("--only", "only these tables, by comma: chunks, bins, arenas, edges, roots"),
+            Argument("--only", f"only these tables, by comma: {_TABLES}"),
         ),
         help="chunks: all of them. bins: the chunks of each list in its order. arenas. edges: the "
         "references between blocks in use. roots: those from registers, stacks and variables. "
+        "findings: what check finds. "
         "docs/export.md has the columns, and questions asked of the files in DuckDB.",
         examples=("export -o tables", "export -o tables --as csv --only chunks,bins"),
     ),

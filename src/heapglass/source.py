@@ -26,6 +26,7 @@ class Stop(NamedTuple):
     signal: int = 0  # its number, 0 if not known
     address: int | None = None  # si_addr of a fault
     pc: int | None = None
+    message: str | None = None  # what malloc said, where the target itself knows: a trace
 
 
 class Thread(NamedTuple):

@@ -168,7 +168,7 @@ def test_a_piece_is_closed_by_two_fenceposts_and_the_next_one_is_found():
 def test_data_that_is_one_word_over_and_over_is_no_pair_of_fenceposts():
     made = MadeHeap([0x21, 0x31])
     at = made.chunks[1]
-    for offset in range(0, 0x20, 8):
+    for offset in range(8, 0x20, 8):
         made.set_word(at + offset, 0x11)  # a loop that ran over the header
 
     heap = made.heap()

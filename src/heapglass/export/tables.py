@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from ..analysis.check import check_heap
 from ..analysis.leaks import graph_of
 from ..analysis.roots import find_roots, root_buffers
 from ..errors import NotFound
@@ -61,6 +62,17 @@ SCHEMA: dict[str, dict[str, str]] = {
         "target": U64,
         "interior": BOOL,
     },
+    "findings": {
+        "rule": TEXT,
+        "severity": TEXT,
+        "address": U64,
+        "arena": U64,
+        "message": TEXT,
+        "glibc_abort": TEXT,
+        "cause": TEXT,
+        "culprit": U64,
+        "why": TEXT,
+    },
 }
 
 Batch = dict[str, Sequence[Any]]  # columns by name, of one length
@@ -75,6 +87,7 @@ def read_tables(heap: Heap) -> Tables:
         "arenas": lambda: _arenas(heap),
         "edges": lambda: _edges(graph_of(heap)),
         "roots": lambda: _roots(heap, graph_of(heap)),
+        "findings": lambda: _findings(heap),
     }
 
 
@@ -168,6 +181,23 @@ def _arenas(heap: Heap) -> Iterator[Batch]:
         "max_system_mem": [arena.max_system_mem for arena in arenas],
         "attached_threads": [arena.attached_threads for arena in arenas],
     }
+
+
+def _findings(heap: Heap) -> Iterator[Batch]:
+    """Yield what `check` finds, one row each."""
+    rows = [
+        (
+            *(one.rule, one.severity, one.address, one.arena, one.message, one.abort),
+            *(
+                (one.cause.kind, one.cause.culprit, one.cause.text)
+                if one.cause is not None
+                else (None, None, None)
+            ),
+        )
+        for one in check_heap(heap).findings
+    ]
+    for low in range(0, len(rows), ROWS):
+        yield _columns("findings", rows[low : low + ROWS])
 
 
 # --- references -----------------------------------------------------------------------------------

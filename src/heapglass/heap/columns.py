@@ -248,12 +248,12 @@ class Walker:
         return second in (self._header | PREV_INUSE, PREV_INUSE)
 
     def _is_filler(self, chunk: int) -> bool:
-        """Whether four words from a chunk on are one and the same: data, not two headers."""
+        """Whether the words from a size to the next one are one and the same: data."""
         span = self._span(chunk)
         if span is None:
             return False
         at = (chunk - span.base) // self.words.size
-        return len(set(span.words[at : at + 4].tolist())) == 1
+        return len(set(span.words[at + 1 : at + 4].tolist())) == 1
 
     def add_fenceposts(self, columns: Columns, chunk: int) -> int:
         """Append the fencepost rows at *chunk*; return the address behind them."""

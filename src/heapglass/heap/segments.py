@@ -55,46 +55,54 @@ def arena_heaps(words: Words, arena: Arena, heap_max: int, problems: list[str]) 
     The chain goes from the heap that top lies in down over `prev`. A chain that breaks is said in
     *problems*, and the arena's own first heap is then taken all the same.
     """
-    info, layout = words.layout.structs["heap_info"], words.layout
-    own = arena.address - info.size
+    own = arena.address - words.layout.structs["heap_info"].size
     heaps: list[Segment] = []
     seen: set[int] = set()
     address = arena.top & -heap_max
     while address and address not in seen and len(heaps) < MAX_HEAPS:
         seen.add(address)
-        try:
-            fields = {k: v[0] for k, v in words.struct(info, address).items()}
-        except MemoryFault as fault:
-            problems.append(f"arena {arena.address:#x}: heap {address:#x}: {fault}")
+        found = _heap_at(words, arena, address, heap_max)
+        if isinstance(found, str):
+            problems.append(f"arena {arena.address:#x}: heap {address:#x}{found}")
             break
-        if fields["ar_ptr"] != arena.address or not 0 < fields["size"] <= heap_max:
-            problems.append(
-                f"arena {arena.address:#x}: heap {address:#x} has ar_ptr {fields['ar_ptr']:#x} "
-                f"and size {fields['size']:#x}: not a heap of this arena"
-            )
-            break
-        first = align_chunk(
-            words, arena.address + layout.state.size if address == own else address + info.size
-        )
-        heaps.append(
-            Segment(
-                arena.address,
-                "heap",
-                address,
-                first,
-                address + fields["size"],
-                top=arena.top if address == arena.top & -heap_max else None,
-                prev=fields["prev"],
-                mprotect_size=fields["mprotect_size"],
-                pagesize=fields.get("pagesize"),
-            )
-        )
-        address = fields["prev"]
-    if address in seen and address:
-        problems.append(f"arena {arena.address:#x}: loop in the heaps' prev at {address:#x}")
+        heaps.append(found)
+        address = found.prev or 0
+    else:
+        if address in seen and address:
+            problems.append(f"arena {arena.address:#x}: loop in the heaps' prev at {address:#x}")
     if own not in seen:
         problems.append(f"arena {arena.address:#x}: its first heap {own:#x} is not in the chain")
+        found = _heap_at(words, arena, own, heap_max)
+        if not isinstance(found, str):
+            heaps.append(found)
     return heaps
+
+
+def _heap_at(words: Words, arena: Arena, address: int, heap_max: int) -> Segment | str:
+    """Return the heap of an arena at an address, or why there is none."""
+    info, layout = words.layout.structs["heap_info"], words.layout
+    try:
+        fields = {k: v[0] for k, v in words.struct(info, address).items()}
+    except MemoryFault as fault:
+        return f": {fault}"
+    if fields["ar_ptr"] != arena.address or not 0 < fields["size"] <= heap_max:
+        return (
+            f" has ar_ptr {fields['ar_ptr']:#x} and size {fields['size']:#x}: "
+            "not a heap of this arena"
+        )
+    is_own = address == arena.address - info.size
+    first = arena.address + layout.state.size if is_own else address + info.size
+    return Segment(
+        arena.address,
+        "heap",
+        address,
+        align_chunk(words, first),
+        address + fields["size"],
+        top=arena.top if address == arena.top & -heap_max else None,
+        prev=fields["prev"],
+        mprotect_size=fields["mprotect_size"],
+        pagesize=fields.get("pagesize"),
+    )
 
 
 def walk_segment(words: Words, segment: Segment, anchors: Sequence[int]) -> None:

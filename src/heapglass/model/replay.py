@@ -27,6 +27,9 @@ class Ending(NamedTuple):
 
     line: int
     message: str
+    thread: int = 1  # that made it
+    pointer: int | None = None  # that it was given
+    aborted: bool = True  # with malloc's words; else it crashed
 
 
 @dataclass
@@ -110,9 +113,9 @@ class _Player:
             pointer = self._do(call)
             got = hex(pointer) if pointer is not None else "returns"
         except MallocAbort as error:
-            got, result.abort = f"abort: {error}", Ending(call.line, str(error))
+            got, result.abort = f"abort: {error}", self._ending(call, str(error))
         except MemoryFault as error:
-            got, result.fault = "signal: SIGSEGV", Ending(call.line, str(error))
+            got, result.fault = "signal: SIGSEGV", self._ending(call, str(error), False)
         result.pointers.append(pointer)
         if expected is None:
             different = bool(result.abort or result.fault)
@@ -122,6 +125,13 @@ class _Player:
         if different:
             result.mismatches.append(Mismatch(call.line, expected, got))
         return different
+
+    def _ending(self, call: Call, message: str, aborted: bool = True) -> Ending:
+        key = "old" if call.op == "realloc" else "ptr"
+        name = "old_id" if call.op == "realloc" else "id"
+        given = call.op in ("free", "realloc", "free_sized", "free_aligned_sized")
+        pointer = self._pointer(call, key, name) if given else None
+        return Ending(call.line, message, call.thread, pointer, aborted)
 
     # --- the calls ----------------------------------------------------------------------------
 

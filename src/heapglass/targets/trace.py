@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import TracebackType
 
-from ..model.replay import Replay, replay
+from ..model.replay import Ending, Replay, replay
 from ..model.trace import NOT_FRESH, read_trace
-from ..source import Machine, Module, Part, Symbol, Thread
+from ..source import Machine, Module, Part, Stop, Symbol, Thread
 
 LIBC = "/lib/libc.so.6"  # the name that the model's C library goes by
 TLS = ("tcache", "thread_arena")
@@ -58,8 +58,10 @@ class TraceSource:
 
     def threads(self) -> Sequence[Thread]:
         """Return the threads that have not ended."""
+        ending = self.replay.abort or self.replay.fault
         return [
-            Thread(number, tp=thread.tp) for number, thread in sorted(self.replay.threads.items())
+            _ended(Thread(number, tp=thread.tp), ending)
+            for number, thread in sorted(self.replay.threads.items())
         ]
 
     def auxv(self) -> dict[int, int]:
@@ -97,6 +99,15 @@ class TraceSource:
         """Return the banner of the simulated library, if that is what is looked for."""
         banner = b"GNU C Library (the model) stable release version " + self._release.encode()
         return banner[:limit] if pattern in banner else None
+
+
+def _ended(thread: Thread, ending: Ending | None) -> Thread:
+    """Return a thread with why it ended; the pointer that it passed is in a register."""
+    if ending is None or ending.thread != thread.id:
+        return thread
+    given = () if ending.pointer is None else (("argument", ending.pointer),)
+    stop = Stop(6, message=ending.message) if ending.aborted else Stop(11)
+    return thread._replace(registers=given, stop=stop)
 
 
 def _warnings(played: Replay) -> Sequence[str]:

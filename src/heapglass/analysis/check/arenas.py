@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ...glibc.layout import SIZE_BITS
 from ...heap.arena import Arena, why_no_arena
-from ...heap.segments import Segment
-from .finding import WARNING, Finding, Word
+from ...heap.segments import Segment, coalesce
+from .finding import UNDERFLOW, WARNING, Cause, Finding, Word
 from .places import Places
 
 
@@ -89,4 +90,48 @@ def _mapped(places: Places) -> Iterator[Finding]:
     at = heap.target.mp.address
     finding = Finding("mmapped", at, text, None, WARNING, is_chunk=False)
     finding.words = [Word(at + offset, count, "n_mmaps", str(found))]
-    yield finding
+    lost = _lost_mapping(places, total - mapped) if count == found + 1 else None
+    yield finding if lost is None else _broken_header(places, lost)
+
+
+def _lost_mapping(places: Places, length: int) -> int | None:
+    """Return the chunk of a mapping of so many bytes whose header does not say it any more.
+
+    It begins an anonymous range, or lies behind another mapped chunk, and nothing else is there.
+    """
+    heap = places.heap
+    taken = sorted(
+        [(one.start, one.end) for one in heap.segments]
+        + [(one.start, one.end) for one in heap.mmapped]
+    )
+    starts = {start for start, _ in coalesce(heap.target.memory.regions())}
+    starts |= {region.start for region in heap.target.memory.regions() if not region.path}
+    starts |= {one.end for one in heap.mmapped}
+    stacks = [one.sp for one in heap.target.threads if one.sp is not None]
+    for start in sorted(starts):
+        end = start + length
+        free = not any(low < end and start < high for low, high in taken)
+        whole = places.load(start) is not None and places.load(end - places.word) is not None
+        if length > 0 and free and whole and not any(start <= sp < end for sp in stacks):
+            chunk = start + places.layout.mmap_offset
+            if _is_overwritten(places, chunk):
+                return chunk
+    return None
+
+
+def _is_overwritten(places: Places, chunk: int) -> bool:
+    """Whether what stands in a header goes on in the block: somebody wrote from there on."""
+    size, first = places.size_word(chunk), places.load(chunk + places.header)
+    return bool(size) and size == first
+
+
+def _broken_header(places: Places, chunk: int) -> Finding:
+    size = places.size_word(chunk) or 0
+    text = f"size {size & ~SIZE_BITS:#x} is not that of its mapping, which mp_ counts"
+    finding = Finding("mmapped", chunk, text, None)
+    finding.words = [Word(chunk + places.word, size, "size", "M alone, and the mapping's length")]
+    mem = chunk + places.header
+    said = f"a write before the block {mem:#x}, which has a mapping of its own"
+    why = ("nothing lies below it in the mapping", "its first words are like the size")
+    finding.cause = Cause(UNDERFLOW, chunk, said, why)
+    return finding

@@ -55,7 +55,7 @@ def check_heap(heap: Heap) -> Checked:
     found = _without_echoes(found)
     for finding in found[:MOST]:
         blame_the_smaller(places, finding)
-        finding.cause = find_cause(places, finding)
+        finding.cause = finding.cause or find_cause(places, finding)
         name_the_damaged(places, finding)
     found.sort(key=_rank)
     predict(places, found[:PREDICTED])

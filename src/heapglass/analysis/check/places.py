@@ -59,7 +59,7 @@ class Places:
         if number < 0:
             return None
         segment = self.heap.segments[number]
-        return segment if address in segment else None
+        return segment if address in segment or address == segment.top else None
 
     def row(self, chunk: int) -> tuple[Segment, int] | None:
         """Return where the chunk with this very address is in the columns."""

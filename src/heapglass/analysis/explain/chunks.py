@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 
 from ...heap.columns import CORRUPT, FREE, TOP, UNKNOWN, USED, align_up
 from ..check.finding import Finding
+from ..check.overlap import chain_ends
 from ..check.places import Places
 from .rules import LINKS as LINK_CHECKS
 from .rules import Check
 
 MOST = 16  # candidates that are told
+# They free a list's chunks one by one: the one that led to nowhere was freed a moment ago.
+DRAINS = ("tcache_thread_shutdown", "malloc_consolidate")
 LISTS = {
     "unsorted": ("unsorted",),
     "small": ("small",),
@@ -42,6 +45,9 @@ def failing_chunks(
             found[chunk] = None
             if len(found) >= MOST:
                 break
+    if not found and check.function in DRAINS:
+        freed = (c for c in _at_hand(places, hand) if c in places.heap.marks)
+        found = dict.fromkeys(islice(freed, 1))
     return list(found)
 
 
@@ -65,6 +71,7 @@ def _candidates(
         yield from _anywhere(places, hand, check.kind == "mapped")
     else:
         yield from _at_hand(places, hand)
+        yield from (c for c in _both(places, hand) if _is_covered(places, c))
     yield from _around(places, findings)
 
 
@@ -80,7 +87,7 @@ def _of_heaps(places: Places, kind: str) -> Iterator[int]:
         if segment.kind != "heap" or segment.top is not None:
             continue
         last = segment.end - room
-        last -= (last + places.header) % places.layout.alignment
+        last -= last % places.layout.alignment
         post = last - places.header
         field = places.size_word(last), places.size_word(post)
         whole = field[0] == 1 and field[1] in (places.header, places.header | 1)
@@ -108,12 +115,6 @@ def _of_lists(
         yield from (c for c in _both(places, hand) if c in members)
     yield from (one.address for one in findings if one.address in members)
     yield from listed
-    if not listed:  # the list was taken apart: its chunks were freed or merged a moment ago
-        yield from (c for c in _at_hand(places, hand) if _freed_now(places, c))
-
-
-def _freed_now(places: Places, chunk: int) -> bool:
-    return chunk in places.heap.marks
 
 
 def _both(places: Places, hand: Sequence[int]) -> Iterator[int]:
@@ -139,6 +140,13 @@ def _at_hand(places: Places, hand: Sequence[int]) -> Iterator[int]:
             continue
         if segment.columns.row_at(chunk) is not None or places.in_gap(chunk):
             yield chunk
+
+
+def _is_covered(places: Places, chunk: int) -> bool:
+    """Whether chunks lie behind each other from here to the end of one that covers them."""
+    holder = places.holding(chunk)
+    outer = None if holder is None else holder[0].columns.addresses[holder[1]]
+    return outer is not None and outer < chunk and chain_ends(places, chunk, outer)
 
 
 def _anywhere(places: Places, hand: Sequence[int], mapped: bool) -> Iterator[int]:
@@ -175,7 +183,7 @@ class Passed:
         an aligned address of a file's data is common.
         """
         places, header = self._places, self._places.header
-        if mem < header or mem % places.word or mem in self._pointers:
+        if mem < header or mem in self._pointers:
             return None
         both = mem - header in self._hand
         if places.segment_of(mem) is not None:
@@ -185,7 +193,7 @@ class Passed:
                 return None
             return 0 if both else 1
         number = self._number(mem)
-        if number is None or self._is_own(mem, number):
+        if number is None or mem % places.word or self._is_own(mem, number):
             return None
         if not places.load(mem - places.word) and self._is_data(number) and not mem % header:
             return 3

@@ -23,7 +23,7 @@ from ..check.finding import (
 from ..check.places import Places
 from .chunks import failing_chunks
 from .message import Said, find_message
-from .rules import LINKS, Check, check_of, is_top, says_free
+from .rules import LINKS, Check, check_of, says_free
 from .suspects import dying_thread, words_at_hand
 
 CRASHES = (7, 11)  # SIGBUS, SIGSEGV
@@ -141,7 +141,7 @@ def _cause(places: Places, found: Explanation) -> Cause | None:
     if chunk is None:
         return None
     about = [one for one in found.checked.findings if _about(places, one, chunk)]
-    if found.check is not None and found.check.fails is is_top and _break_moved(places, chunk):
+    if found.check is not None and found.check.function == "sysmalloc" and _moved(places, chunk):
         text = "somebody else has lowered the break (brk or sbrk): top is as malloc left it"
         return Cause(UNKNOWN_CAUSE, None, text, ("it ends where the heap once ended",))
     if found.check is not None and found.check.fails in LINKS:
@@ -157,7 +157,7 @@ def _cause(places: Places, found: Explanation) -> Cause | None:
     if found.check is None or mapped or found.check.kind == "pointer":
         return _of_pointer(places, mapped, chunk)
     told = next((one.cause for one in about if one.cause is not None), None)
-    return told or (header_cause(places, chunk, places.above(chunk)) if not about else None)
+    return told or header_cause(places, chunk, places.above(chunk))
 
 
 def _written(places: Places, chunk: int) -> Finding:
@@ -178,7 +178,7 @@ def _about(places: Places, finding: Finding, chunk: int | None) -> bool:
     return any(chunk <= word.address < chunk + NEAR * places.word for word in finding.words)
 
 
-def _break_moved(places: Places, top: int) -> bool:
+def _moved(places: Places, top: int) -> bool:
     """Whether a top that sysmalloc found to end behind the break is whole all the same."""
     main = places.heap.arenas[0]
     base = places.heap.params.get("sbrk_base")

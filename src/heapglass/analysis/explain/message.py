@@ -30,7 +30,7 @@ class Said(NamedTuple):
     """What malloc said."""
 
     text: str  # without the frame of 2.23 to 2.26, and without the program's name
-    how: str  # "__abort_msg" or "--message"
+    how: str  # "__abort_msg", "--message" or "trace"
     pointer: int | None = None  # the address in that frame
 
 
@@ -38,6 +38,9 @@ def find_message(heap: Heap, given: str | None) -> Said | None:
     """Return what malloc said; None if nothing says it."""
     if given is not None:
         return _plain(given, "--message")
+    for thread in heap.target.threads:
+        if thread.stop is not None and thread.stop.message is not None:
+            return _plain(thread.stop.message, "trace")
     variables = heap.target.addresses_of("__abort_msg")
     texts = (_text_of(heap, at) for at in variables) if variables else _by_shape(heap)
     found = next((text for text in texts if text), None)

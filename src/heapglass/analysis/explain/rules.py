@@ -6,6 +6,7 @@ arena.c of 2.23 to 2.44.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -440,7 +441,7 @@ def check_of(text: str) -> Check | None:
     if known is not None:
         return known
     for row in ASSERTIONS:
-        if row.expression in text and row.function in text:
+        if row.expression in text and re.search(rf"\b{row.function}\b", text):
             kind, fails = _BY_KEY.get(row.key, ("freed", _other_arena))
             return Check(row.function, f"not: {row.expression}", kind, fails)
     return None
