@@ -259,7 +259,7 @@ def test_help_of_one_command(words: list[str], run: Run):
     ran = run(*words)
 
     assert (ran.status, ran.err) == (0, "")
-    assert ran.out.splitlines()[2] == "heapglass chunk ADDRESS [--as-chunk]"
+    assert ran.out.splitlines()[2] == "heapglass chunk ADDRESS [--as-chunk] [--trace FILE]"
 
 
 def test_version(run: Run):
