@@ -118,6 +118,7 @@ def trace(folder: Path, header: Header, *lines: str) -> str:
         (Header("2.35"), "it is of glibc 2.35 x86_64, not 2.36 x86_64"),
         (Header("2.36", "i386"), "it is of glibc 2.36 i386"),
         (Header("2.36", heap_base=0x777777000), "its heap begins at 0x777777000, here it is"),
+        (Header("2.36", main_arena=0x7777000), "its main_arena is at 0x7777000, here it is"),
     ],
 )
 def test_a_trace_of_something_else_is_refused(header: Header, message: str, tmp_path: Path) -> None:

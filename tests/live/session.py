@@ -31,7 +31,7 @@ def plan(report: Report) -> list[str]:
     """Every question, as typed behind `heap`; all but `XML` are asked with --json."""
     lines = [
         *("info", "arenas", "heaps", "chunks --all", "bins", "bins --all", "bins unsorted"),
-        *("tcache --all", "params", "mmapped", "stats", XML, "vis", "check"),
+        *("tcache --all", "params", "mmapped", "stats", XML, "vis", "check", "verify"),
         "size 100 --glibc 2.42 --abi i386",
         *("chunks --all --state free --sort size", "chunks --min 0x400 --max 0x2000 --top 5"),
     ]

@@ -81,6 +81,7 @@ def test_nothing_is_wrong_with_a_sound_heap(answers: Answers) -> None:
     warnings = {line: said["warnings"] for line, said in answers.documents().items()}
 
     assert answers.document("check")["findings"] == []
+    assert answers.document("verify")["differences"] == []
     assert {line: said for line, said in warnings.items() if said} == {}
     assert [row for row in bins if row["fault"] is not None] == []
 

@@ -86,11 +86,15 @@ def verify_trace(path: str, heap: Heap) -> Comparison:
         raise BadRequest(
             f"{path}: it is of glibc {head.glibc} {head.abi}, not {layout.release} {layout.abi}"
         )
-    if head.heap_base and base and not 0 <= base - head.heap_base < heap.page_size:
-        raise BadRequest(
-            f"{path}: its heap begins at {head.heap_base:#x}, here it is {base:#x}",
-            "a trace of this very process is needed",
-        )
+    for what, mine, here in (
+        ("main_arena is at", head.main_arena, heap.arenas[0].address),
+        ("heap begins at", 0 if head.main_arena else head.heap_base, base & -heap.page_size),
+    ):
+        if mine and here and mine & -heap.page_size != here & -heap.page_size:
+            raise BadRequest(
+                f"{path}: its {what} {mine:#x}, here it is {here:#x}",
+                "a trace of this very process is needed",
+            )
     played = replay(trace)
     found = Comparison()
     found.count("calls", played.calls)
