@@ -92,7 +92,7 @@ docs: setup-test
 	@$(PY) tools/make_export_doc.py >/dev/null
 
 bench: setup-demo
-	@$(PY) bench/million.py
+	@$(PY) bench/run.py --millions 1
 	@$(PY) bench/model.py
 
 setup-demo:

@@ -67,8 +67,9 @@ def test_a_short_command_draws_nothing():
 
 
 def test_nothing_goes_into_a_pipe():
-    pipe = io.StringIO()
-    for stream in (pipe, None):
+    pipe, closed = io.StringIO(), io.StringIO()
+    closed.close()
+    for stream in (pipe, None, closed):
         before = threading.active_count()
         with Progress(stream, patience=0) as progress:
             assert threading.active_count() == before

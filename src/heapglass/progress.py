@@ -28,6 +28,14 @@ def line(what: str, done: int, total: int) -> str:
     return f"{what} [{'#' * full}{'.' * (BAR - full)}] {share:4.0%}"
 
 
+def _is_terminal(stream: TextIO | None) -> bool:
+    """Whether somebody may look at a stream; one that is closed has nobody."""
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:
+        return False
+
+
 class Progress:
     """Shows what was reported last, once a command takes longer than *patience* seconds.
 
@@ -47,7 +55,7 @@ class Progress:
         self._last = what, done, total
 
     def __enter__(self) -> Progress:
-        if self._stream is not None and self._stream.isatty():
+        if _is_terminal(self._stream):
             self._thread = threading.Thread(target=self._draw, daemon=True)
             self._thread.start()
         return self

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from heapglass.commands import COMMANDS as EVERYWHERE
+from heapglass.progress import CLEAR, line
 from tests.gdb.sessions import LOAD, STOPPED, Terminal, answers, batch, complaint
 
 NO_TARGET = "no process or core: start one (run, attach) or open a core (core-file)"
@@ -314,6 +315,47 @@ def test_a_fault_of_heapglass_is_one_line(program: Path):
 
     assert said.startswith("a fault in heapglass: IndexError: list index out of range")
     assert said.count("\n") == 1
+
+
+# --- how far it is --------------------------------------------------------------------------------
+
+PATIENT = """python
+import sys, threading, heapglass_gdb.commands as c
+drawn, ask, Real = threading.Event(), c.ask, c.Progress
+class Stream:
+  def __init__(self, real): self._real = real
+  def __getattr__(self, name): return getattr(self._real, name)
+  def flush(self):
+    self._real.flush()
+    drawn.set()
+c.Progress = lambda stream: Real(Stream(stream), patience=0)
+def slow(command, target, request):
+  target.report("reading", 1, 4)
+  drawn.wait()
+  return ask(command, target, request)
+c.ask = slow
+end
+"""
+
+
+def test_a_long_command_says_how_far_it_is_and_takes_that_away(program: Path):
+    path = program.with_name("patient.gdb")
+    path.write_text(PATIENT)
+    with Terminal(program, height=0) as terminal:
+        for command in (*STOPPED, f"source {path}"):
+            terminal.run(command)
+        shown = terminal.run("heap tcache")
+    before, _, after = shown.rpartition(CLEAR)
+    assert line("reading", 1, 4) in before
+    assert "reading" not in after
+    assert "tcache" in after
+
+
+@pytest.mark.parametrize("stream", ["None", "closed"])
+def test_without_a_standard_error_commands_work(stream: str, program: Path):
+    gone = f"sys.__stderr__ = {stream}" if stream == "None" else "sys.__stderr__.close()"
+    (said,) = answers(["heap tcache"], [*STOPPED, f"python import sys; {gone}"], program)
+    assert "tcache" in said
 
 
 # --- names ----------------------------------------------------------------------------------------
