@@ -10,6 +10,7 @@ from ..memory import Sparse
 from ..native import words_between
 
 BLOCK = 64 << 20
+EVERY_BIT = (1 << 64) - 1
 
 
 class Hit(NamedTuple):
@@ -69,6 +70,13 @@ def _worth(heap: Heap, start: int, end: int, around: int | None) -> Iterator[tup
 
 def _in_range(heap: Heap, start: int, end: int, pattern: bytes, aligned: int) -> Iterator[int]:
     """Search in blocks that overlap by the pattern's length, so that no hit is cut."""
+    word = heap.words.size
+    if len(pattern) == word == aligned and start % word == 0:
+        value = int.from_bytes(pattern, heap.words.order)
+        for base, view in heap.words.blocks(start, end, BLOCK):
+            buffer = heap.words.buffer(base, view)
+            yield from words_between(buffer, value, value + 1, EVERY_BIT)
+        return
     for base, view in heap.words.blocks(start, end, BLOCK, len(pattern) - 1):
         data = bytes(view)
         at = data.find(pattern)

@@ -342,6 +342,9 @@ hg_ring (const struct span *span, u64 bin, u64 *before, u64 *link, int word, int
 
 /* --- words -------------------------------------------------------------------------------------- */
 
+/* Most words are none that is looked for: so many are asked at once. */
+enum { TOGETHER = 8 };
+
 INLINE u64
 words_in (const struct span *span, u64 from, u64 low, u64 high, u64 mask, u64 *places, u64 room,
           u64 *next, int word, int swap)
@@ -349,7 +352,20 @@ words_in (const struct span *span, u64 from, u64 low, u64 high, u64 mask, u64 *p
   u64 found = 0, offset = from;
   while (offset < span->length && span->length - offset >= (u64) word && found < room)
     {
-      u64 value = load (span->data + offset, word, swap) & mask;
+      const u8 *at = span->data + offset;
+      if (span->length - offset >= TOGETHER * (u64) word)
+        {
+          int any = 0;
+#pragma GCC unroll 8
+          for (int i = 0; i < TOGETHER; i++)
+            any |= (load (at + i * word, word, swap) & mask) - low <= high - low;
+          if (!any)
+            {
+              offset += TOGETHER * (u64) word;
+              continue;
+            }
+        }
+      u64 value = load (at, word, swap) & mask;
       if (value - low <= high - low)
         places[found++] = offset;
       offset += (u64) word;
@@ -394,6 +410,19 @@ hidden_words (const struct span *span, u64 from, const struct hidden *hidden, u6
   while (offset < span->length && span->length - offset >= (u64) word && found < room)
     {
       const u8 *at = span->data + offset;
+      if (span->length - offset >= TOGETHER * (u64) word)
+        {
+          int any = 0;
+#pragma GCC unroll 8
+          for (int i = 0; i < TOGETHER; i++)
+            any |= plain (load (at + i * word, word, swap), hidden, word) - hidden->low
+                   < hidden->high - hidden->low;
+          if (!any)
+            {
+              offset += TOGETHER * (u64) word;
+              continue;
+            }
+        }
       int is = plain (load (at, word, swap), hidden, word) - hidden->low < hidden->high - hidden->low;
       if (is && width)
         is = span->length - offset >= 2 * (u64) word

@@ -291,6 +291,10 @@ def words_between(buffer: Buffer, low: int, high: int, mask: int) -> list[int]:
     *mask*: what of a word counts. The buffer must begin at a multiple of the word.
     """
     base, word = buffer.base, buffer.word
+    plain_words = Hidden(low, high, 0, 0)
+    whole = low >= 0 and not base % word and not ~mask & (1 << 8 * word) - 1
+    if whole and len(_in_common(buffer, plain_words)[1]) >= LEAST_COMMON:
+        return hidden_words(buffer, plain_words)
     return [base + n * word for n, value in enumerate(buffer.words) if low <= value & mask < high]
 
 
