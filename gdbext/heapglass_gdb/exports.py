@@ -20,6 +20,7 @@ from .source import open_options
 
 LAST_STEP = "__call_tls_dtors"  # what a thread's end begins with; exported by every release
 LEAVING = "__libc_thread_freeres"  # what empties its tcache; exported up to 2.33
+BREAK = "__curbrk"
 ABORT = "__abort_msg"
 MARK = "gnu_get_libc_version"
 MOST_TEXT = 512
@@ -40,6 +41,7 @@ class Libc:
     functions: Mapping[str, int]
     last_step: int  # 0: not there
     leaving: int
+    break_at: int  # of libc's own note of the break; 0: not there
     abort_at: int  # of the pointer to what malloc says before abort; 0: not there
     code: Sequence[Part] = ()
     data: Sequence[Part] = ()
@@ -138,6 +140,7 @@ def find_libc(pid: int, names: Sequence[str]) -> Libc:
             functions=functions,
             last_step=at(LAST_STEP),
             leaving=at(LEAVING),
+            break_at=at(BREAK),
             abort_at=at(ABORT),
             code=[part for part in parts if "x" in part.perms],
             data=[part for part in parts if "w" in part.perms],

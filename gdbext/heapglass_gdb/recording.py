@@ -13,6 +13,7 @@ from heapglass.recorder.convert import abort_text, heap_max_size
 
 from .exports import Libc, read
 
+BREAKS = ("sbrk", "brk")
 FREES = ("free", "free_sized", "free_aligned_sized")
 # The arguments of what is recorded, in their order; "to" is where a pointer is put.
 ARGUMENTS: Mapping[str, tuple[str, ...]] = {
@@ -31,6 +32,7 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "malloc_trim": ("pad",),
     "mallopt": ("param", "value"),
     "sbrk": ("delta",),
+    "brk": ("delta",),  # where the break shall be; what was it until then is taken off
 }
 
 
@@ -44,6 +46,7 @@ class Call:
     back: int  # where it returns to
     stack: int  # the stack pointer behind it
     extra: dict[str, Any] = field(default_factory=dict)
+    was: int = 0  # brk: where the break was
     done: bool = False
     dropped: bool = False
 
@@ -129,6 +132,8 @@ class Recording:
             call.op = "realloc"
         elif op == "sbrk":
             call.op = "brk"
+        elif op == "brk":
+            call.was = words[0] - values["delta"]
         if tid in self._late:
             call.extra["late"] = True
         self.inside[tid] = call
@@ -144,11 +149,13 @@ class Recording:
             if product >> 8 * self.libc.word:
                 return None
             values["size"] = product
+        if op == "brk":
+            values["delta"] -= self.libc.word_at(self.libc.break_at) or values["delta"]
         for key, bits in (("delta", 8 * self.libc.word), ("param", 32), ("value", 32)):
             if key in values:
                 low = values[key] & (1 << bits) - 1
                 values[key] = low - (low >> bits - 1 << bits)
-        return None if op == "sbrk" and not values["delta"] else values
+        return None if op in BREAKS and not values["delta"] else values
 
     def leave(self, tid: int, result: int) -> None:
         """End the call that a thread is in."""
@@ -160,6 +167,8 @@ class Recording:
         to = call.values.pop("to", None)
         if to is not None:
             result = 0 if result & 0xFFFFFFFF else self.libc.word_at(to)
+        if call.was:
+            result = (1 << 8 * self.libc.word) - 1 if result & 0xFFFFFFFF else call.was
         if call.op not in (*FREES, "malloc_trim", "mallopt"):
             call.values["ptr"] = result
             places = self._places(result) if call.op != "brk" else []

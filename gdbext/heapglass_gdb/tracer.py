@@ -13,10 +13,10 @@ from functools import partial
 
 import gdb
 
-from heapglass.errors import HeapglassError, MemoryFault
+from heapglass.errors import MemoryFault
 
 from .exports import Libc, read
-from .recording import ARGUMENTS, FREES, Call, Recording
+from .recording import ARGUMENTS, BREAKS, FREES, Call, Recording
 from .registers import Registers, frames
 
 LOCKING = "scheduler-locking"
@@ -95,8 +95,8 @@ class Tracer:
         def run() -> bool:
             try:
                 return seen()
-            except (HeapglassError, gdb.error, gdb.MemoryError, RuntimeError) as error:
-                self.fault = self.fault or str(error)
+            except Exception as error:
+                self.fault = self.fault or f"{type(error).__name__}: {error}"
                 return False
 
         return run
@@ -112,6 +112,8 @@ class Tracer:
             return False  # a call inside of a call
         if inside is not None:
             recording.leave_undone(tid)  # left by longjmp
+        if name in BREAKS and self._libc.holds(back):
+            return False  # malloc's own
         clear = self._settle(tid)
         call: Call | None
         if self._is_drain(tid, name, words[0], back):

@@ -178,9 +178,9 @@ class Tracing:
     def exited(self, _event: object) -> None:
         """The process ended: the trace is whole."""
         if self.tracer is None:
+            self._release()
             if self._waiting is not None:
                 self._waiting = None
-                self._release()
                 gdb.write(NOTHING, gdb.STDERR)
             return
         facts, warnings = self._close()
@@ -210,9 +210,9 @@ class Tracing:
 
     def _release(self) -> None:
         if self._held:
-            self._held = False
-            with suppress(gdb.error):  # not while a process runs: it stays as it is then
+            with suppress(gdb.error):  # not while a process lives: when it has ended, then
                 gdb.execute(f"maint set {NON_STOP} auto", to_string=True)
+                self._held = False
 
     def _facts(self) -> list[Fact]:
         if self.tracer is not None:

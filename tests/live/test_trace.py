@@ -39,12 +39,29 @@ def test_threads_traced_are_played_without_a_difference(runtime: Runtime, tmp_pa
     plain = {op: number for op, number in counts.items() if op not in ALIGNED}
 
     assert "order is not sure" not in said
+    assert [call["delta"] for call in calls(trace) if call["op"] == "brk"] == [5000, 300]
     assert ops["thread_start"] == THREADS
     assert {op: ops[op] for op in plain} == plain
     assert ops["memalign"] == sum(counts.get(op, 0) for op in ALIGNED)
     played = replay(read_trace(str(trace)), keep_going=True)
     assert played.mismatches == []
     assert played.calls > 300
+
+
+@pytest.mark.parametrize("runtime", [EVERY[1], EVERY[4], EVERY[-2]], indirect=True)
+@pytest.mark.parametrize("program", ["threads", "mmapped"])
+def test_the_memory_is_what_the_model_makes_of_it(
+    runtime: Runtime, program: str, tmp_path: Path
+) -> None:
+    """The trace of a process, played and laid beside its memory while it stands."""
+    trace, script = tmp_path / "t.jsonl", tmp_path / "t.gdb"
+    start = [*settings(NOWHERE), f"file {build(runtime, program)}", "break heap_ready"]
+    lines = [*start, f"heapglass trace start {trace}", f"run {tmp_path / 'report'}"]
+    run_gdb(script, [*lines, "heapglass trace stop", f"heapglass verify {trace}"])
+
+    said = script.with_suffix(".log").read_text()
+    assert "the model has the same" in said
+    assert "mmapped chunks" in said
 
 
 @pytest.mark.parametrize("runtime", [EVERY[1], EVERY[-2]], indirect=True)
