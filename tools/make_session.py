@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 MARKER = "<!-- session -->\n"
-COMMANDS = ("heap chunks", "heap vis 0x555555559810 2")
+COMMANDS = ("heap explain", "heap chunks")
 
 
 def session() -> str:

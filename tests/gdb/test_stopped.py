@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,24 @@ def test_sourced_again_it_starts_anew(program: Path, tmp_path: Path):
     said = answers(["heap info", SAID, "next", "heap info", SAID], setup, program)
     assert numbers(said[1])[1] == 1
     assert numbers(said[4])[1] == 1
+
+
+def test_an_abort_is_explained_live_and_in_its_core(tmp_path: Path):
+    source = Path(__file__).resolve().parents[2] / "fixtures" / "programs" / "overflow.c"
+    program, core = tmp_path / "overflow", tmp_path / "core"
+    subprocess.run(["gcc", "-w", "-s", "-o", program, source], check=True)
+    said = answers(
+        ["heap explain --json", f"generate-core-file {core}", "heap explain"],
+        [LOAD, "run"],
+        program,
+    )
+    found = json.loads(said[0])
+    assert found["message"] == "malloc(): invalid size (unsorted)"
+    assert found["message_how"] == "__abort_msg"
+    assert found["signal"]["number"] == 6
+    assert found["cause"]["kind"] == "overflow"
+    below = found["findings"][0]["evidence"]["below"]
+    assert found["cause"]["culprit"] == below["address"]
+    assert said[2].startswith("malloc(): invalid size (unsorted)\n    check    _int_malloc: ")
+    in_core = answers(["heap explain --json"], [LOAD, f"core-file {core}"], None)
+    assert json.loads(in_core[0])["chunk"] == found["chunk"]

@@ -49,8 +49,12 @@ def _looked_at(heap: Heap) -> dict[str, int]:
     }
 
 
+def _counted(count: int, name: str) -> str:
+    return f"{count} {name[:-1] if count == 1 and name.endswith('s') else name}"
+
+
 def _lines(heap: Heap, checked: Checked, limit: int | None) -> Iterator[list[Tag]]:
-    looked = ", ".join(f"{count} {name}" for name, count in _looked_at(heap).items())
+    looked = ", ".join(_counted(count, name) for name, count in _looked_at(heap).items())
     count = len(checked.findings)
     if not count:
         yield [Tag("no fault was found", Style.GOOD), Tag(f" ({looked})")]

@@ -76,7 +76,7 @@ def _lines(heap: Heap, found: Explanation, shown: int) -> Iterator[Line]:
         return
     for number, finding in enumerate(findings[:shown], 1):
         yield []
-        yield from finding_lines(heap, finding, number)
+        yield from finding_lines(heap, finding, number, found.cause)
     if len(findings) > shown:
         yield [Tag(f"… {len(findings) - shown} more findings: heap check", Style.DIM)]
 

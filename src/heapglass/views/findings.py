@@ -89,8 +89,13 @@ def neighbours(heap: Heap, finding: Finding) -> tuple[Chunk | None, Chunk | None
     return None, None
 
 
-def finding_lines(heap: Heap, finding: Finding, number: int) -> Iterator[Line]:
-    """Yield a finding as lines: what is wrong, what lies around it, why, what glibc would say."""
+def finding_lines(
+    heap: Heap, finding: Finding, number: int, told: Cause | None = None
+) -> Iterator[Line]:
+    """Yield a finding as lines: what is wrong, what lies around it, why, what glibc would say.
+
+    *told*: a cause that was shown already.
+    """
     style = Style.BAD if finding.severity == "error" else Style.WARN
     yield [
         Tag(f"{number:>2}  "),
@@ -106,7 +111,8 @@ def finding_lines(heap: Heap, finding: Finding, number: int) -> Iterator[Line]:
         yield [Tag(f"{INDENT}word     {name}: {word.value:#x}{expected}")]
     if finding.is_chunk:
         yield from _dump(heap, finding)
-    yield from cause_lines(finding.cause)
+    if finding.cause != told:
+        yield from cause_lines(finding.cause)
     yield from _calls(finding.outcomes)
 
 
