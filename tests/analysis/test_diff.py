@@ -12,6 +12,7 @@ from heapglass.analysis.diff import KINDS, Diff, changed_ranges, compare, growth
 from heapglass.analysis.snapshot import Snapshot, take
 from heapglass.errors import BadRequest, MemoryFault
 from heapglass.heap.heap import Heap
+from heapglass.memory import Memory
 from heapglass.model import Allocator
 from tests.analysis.test_whatif import target_of
 from tests.locate.modelled import Played, play
@@ -164,6 +165,37 @@ def test_a_copy_does_not_follow_the_process() -> None:
     assert before.memory.read(block, 5) != b"later"
     with pytest.raises(MemoryFault):
         before.memory.read(played.allocator.places.main_arena, 8)
+
+
+class Holed:
+    """A memory without one page."""
+
+    def __init__(self, memory: Memory, page: int) -> None:
+        self._memory, self._page = memory, page
+        self.regions, self.read = memory.regions, memory.read
+
+    def view(self, start: int, end: int) -> memoryview:
+        if start < self._page + 4096 and self._page < end:
+            raise MemoryFault(start, end - start)
+        return self._memory.view(start, end)
+
+
+def test_a_page_that_is_missing_is_not_compared() -> None:
+    played = play("2.36", threads=1)
+    malloc = played.allocator
+    blocks = [malloc.malloc(3000) for _ in range(60)]
+    before = snap(played)
+    for block in blocks:
+        malloc.write(block + 100, b"!")
+    after_ = snap(played)
+    assert after_.memory is not None
+    after_.memory = Holed(after_.memory, blocks[30] & -4096)
+    found = compare(before, after_)
+    written = {one + HEADER for one, kind in told(found).items() if kind == "written"}
+
+    assert found.unread == 4096
+    assert blocks[30] not in written
+    assert {*blocks[:28], *blocks[33:]} <= written
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -14,7 +14,7 @@ from heapglass.analysis.diff import compare
 from heapglass.analysis.snapfile import is_snapshot, read_snapshot, write_snapshot
 from heapglass.analysis.snapshot import Snapshot
 from heapglass.errors import BadRequest, BadTarget
-from tests.analysis.test_diff import snap, told
+from tests.analysis.test_diff import Holed, snap, told
 from tests.locate.modelled import play
 
 
@@ -130,6 +130,32 @@ def test_chunks_out_of_order_and_states_that_there_are_not(made: Snapshot, tmp_p
     write_snapshot(path, made)
     with pytest.raises(BadTarget, match="a state that there is not"):
         read_snapshot(path)
+
+
+def test_contents_that_overlap_are_refused(made: Snapshot, tmp_path: Path) -> None:
+    path = tmp_path / "bad.snap"
+    write_snapshot(str(path), made)
+    sections = json.loads(path.read_bytes().split(b"\n", 1)[0])["sections"]
+    held = [one for one in sections if one["name"] == "contents"]
+    assert len(held) > 1
+    held[1]["start"] = held[0]["start"]
+    held[0]["start"] = hex(int(held[0]["start"], 16) - 16)
+    with pytest.raises(BadTarget, match="its contents overlap"):
+        read_snapshot(changed(path, sections=sections))
+
+
+def test_a_memory_with_holes_goes_through_a_file(tmp_path: Path) -> None:
+    path = str(tmp_path / "holed.snap")
+    played = play("2.36", threads=1)
+    block = played.allocator.malloc(60000)
+    one = snap(played)
+    assert one.memory is not None
+    one.memory = Holed(one.memory, block & -4096)
+    write_snapshot(path, one)
+    found = compare(read_snapshot(path), snap(played))
+
+    assert found.unread == 4096
+    assert told(found) == {}
 
 
 def test_files_that_were_damaged_are_refused_or_read(made: Snapshot, tmp_path: Path) -> None:

@@ -17,10 +17,9 @@ from ..errors import BadRequest, MemoryFault
 from ..glibc.layout import SIZE_BITS
 from ..heap.columns import CORRUPT, FAST, FREE, MMAPPED, STATE_NAMES, TCACHE, USED
 from ..native import count_pairs
-from .snapshot import Snapshot, pieces
+from .snapshot import PAGE, Snapshot, pieces
 
 BLOCK = 1 << 12  # rows that are compared at once
-PAGE = 1 << 12
 MOST_RANGES = 10_000  # chunks whose changed bytes are told range by range
 JOINED = 8  # bytes between two changed ones that make them one range
 KINDS = ("new", "gone", "resized", "freed", "taken", "moved", "written")
@@ -58,6 +57,7 @@ class Diff:
     kinds: bytearray = field(default_factory=bytearray)
     rows: tuple[array[int], array[int]] = field(default_factory=lambda: (array("q"), array("q")))
     ranges: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # by chunk, in its mem
+    unread: int = 0  # bytes of contents that one of them does not have
     contents: str = "not known"  # how they were compared: exactly, by checksum, not known
 
     def __len__(self) -> int:
@@ -253,16 +253,16 @@ class _Contents:
         assert old.memory is not None
         assert new.memory is not None
         done = -1
-        for low, mine in pieces(old.memory, start, end):
-            try:
-                other = new.memory.view(low, low + len(mine))
-            except MemoryFault:
-                continue
-            if mine == other:
-                continue
-            for at in range(0, len(mine), PAGE):
-                if mine[at : at + PAGE] != other[at : at + PAGE]:
-                    done = self._compare_page(low + at, low + at + PAGE, done)
+        self._found.unread += end - start
+        for low, whole in pieces(old.memory, start, end):
+            for first, other in pieces(new.memory, low, low + len(whole)):
+                mine = whole[first - low : first - low + len(other)]
+                self._found.unread -= len(other)
+                if mine == other:
+                    continue
+                for at in range(0, len(mine), PAGE):
+                    if mine[at : at + PAGE] != other[at : at + PAGE]:
+                        done = self._compare_page(first + at, first + at + PAGE, done)
 
     def _compare_page(self, start: int, end: int, done: int) -> int:
         """Compare the blocks that touch a page; return the last row that was looked at."""

@@ -11,12 +11,12 @@ from array import array
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
-from ..errors import BadRequest, BadTarget, MemoryFault, UnsupportedGlibc
+from ..errors import BadRequest, BadTarget, UnsupportedGlibc
 from ..glibc.layout import alignment_of, word_of
 from ..glibc.releases import parse_version
 from ..heap.columns import STATE_NAMES
 from ..memory import ByteMemory
-from .snapshot import PIECE, Snapshot
+from .snapshot import Snapshot, joined, pieces
 
 MARK = "heapglass_snapshot"
 VERSION = 1
@@ -93,12 +93,8 @@ def _contents(one: Snapshot) -> Iterator[tuple[str, int, bytes]]:
     if one.memory is None:
         return
     for start, end in one.spans:
-        for low in range(start, end, PIECE):
-            try:
-                data = bytes(one.memory.view(low, min(low + PIECE, end)))
-            except MemoryFault:
-                continue
-            yield "contents", low, data
+        for low, view in pieces(one.memory, start, end):
+            yield "contents", low, bytes(view)
 
 
 def _described(one: _Section) -> dict[str, Any]:
@@ -285,14 +281,7 @@ class _Reader:
 
     def _memory(self, held: dict[int, bytes]) -> ByteMemory:
         """Return the contents, pieces that touch as one."""
-        joined: list[tuple[int, list[bytes]]] = []
-        end = -1
-        for start in sorted(held):
-            if start < end:
-                raise self._bad("its contents overlap")
-            if start == end:
-                joined[-1][1].append(held[start])
-            else:
-                joined.append((start, [held[start]]))
-            end = start + len(held[start])
-        return ByteMemory({start: b"".join(parts) for start, parts in joined})
+        try:
+            return ByteMemory(joined(held))
+        except ValueError:
+            raise self._bad("its contents overlap") from None

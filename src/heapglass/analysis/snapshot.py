@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..errors import MemoryFault
@@ -19,6 +19,7 @@ from ..memory import ByteMemory, Memory
 
 FEW = 64 << 20  # bytes of heaps whose contents are kept without being asked for
 PIECE = 16 << 20  # bytes that are read at once
+PAGE = 1 << 12  # the smallest; what cannot be read is missing in whole pages
 SEVEN = SIZE_BITS
 
 
@@ -116,13 +117,34 @@ def _add_mmapped(made: Snapshot, chunk: object) -> None:
 
 
 def pieces(memory: Memory, start: int, end: int) -> Iterator[tuple[int, memoryview]]:
-    """Yield a range in pieces, those that can be read."""
-    for low in range(start, end, PIECE):
-        high = min(low + PIECE, end)
+    """Yield what of a range can be read, in pieces; what cannot is left out by the page."""
+    waiting = [(low, min(low + PIECE, end)) for low in range(start, end, PIECE)][::-1]
+    while waiting:
+        low, high = waiting.pop()
         try:
             yield low, memory.view(low, high)
         except MemoryFault:
-            continue
+            middle = (low + high) // 2 & -PAGE
+            if low < middle < high:
+                waiting += [(middle, high), (low, middle)]
+
+
+def joined(held: Mapping[int, bytes]) -> dict[int, bytes]:
+    """Return pieces by address, those that touch as one.
+
+    :raises ValueError: if two of them overlap.
+    """
+    parts: list[tuple[int, list[bytes]]] = []
+    end = -1
+    for start in sorted(held):
+        if start < end:
+            raise ValueError(start)
+        if start == end:
+            parts[-1][1].append(held[start])
+        else:
+            parts.append((start, [held[start]]))
+        end = start + len(held[start])
+    return {start: b"".join(data) for start, data in parts}
 
 
 def _copy(made: Snapshot) -> ByteMemory:
@@ -134,7 +156,7 @@ def _copy(made: Snapshot) -> ByteMemory:
         if sum(len(view) for _, view in parts) == end - start:
             held[start] = b"".join(view for _, view in parts)
             continue
-        held.update((low, bytes(view)) for low, view in parts)
+        held.update(joined({low: bytes(view) for low, view in parts}))
         made.problems.append(f"{start:#x}-{end:#x}: not all of it can be read")
     return ByteMemory(held)
 

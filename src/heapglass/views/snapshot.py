@@ -108,6 +108,8 @@ def diff(target: Target | None, request: Any) -> Answer:
     warnings = [*before.problems, *after.problems]
     if before.glibc != after.glibc:
         warnings.append(f"{before.name} is of glibc {before.glibc}, {after.name} of {after.glibc}")
+    if found.unread:
+        warnings.append(f"{found.unread:#x} bytes of contents cannot be read: not compared")
     if len(before) and len(after) and len(found) == len(before) + len(after):
         warnings.append(
             "no chunk is where one was before: these are two processes, whose addresses are random"
