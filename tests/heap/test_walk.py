@@ -174,6 +174,17 @@ def test_data_that_is_one_word_over_and_over_is_no_pair_of_fenceposts():
     heap = made.heap()
 
     assert "fencepost" not in [chunk.state for chunk in heap.every_chunk()]
+
+
+def test_an_array_that_was_filled_to_before_its_start_is_no_pair_of_fenceposts():
+    made = MadeHeap([0x21, 0x31])
+    at = made.chunks[1]
+    for offset in range(8, 0x28, 8):
+        made.set_word(at + offset, 0x11)
+
+    heap = made.heap()
+
+    assert "fencepost" not in [chunk.state for chunk in heap.every_chunk()]
     assert [c.state for c in heap.every_chunk() if c.address == at] == ["corrupt"]
 
 
