@@ -164,7 +164,7 @@ def _by_likeness(places: Places, chunk: int, below: int | None) -> Cause:
     over = [places.load(chunk + step * word) or 0 for step in (2, 3)]
     like_under, like_over = _likeness(size, under), _likeness(size, over)
     mem = chunk + places.header
-    free = _is_free(places, chunk)
+    free = _is_free(places, chunk) or chunk in places.tops  # nobody has the block of these
     text = f"a write before the block {mem:#x} (chunk {chunk:#x}): an index below zero"
     if like_over > like_under and not free:
         why = (f"the size {size:#x} is like the first words of the block above it",)

@@ -60,7 +60,7 @@ def explain_end(heap: Heap, message: str | None = None) -> Explanation:
     found = Explanation(checked=check_heap(heap))
     thread = dying_thread(heap)
     found.stop = None if thread is None else thread.stop
-    found.said = find_message(heap, message)
+    found.said = find_message(heap, message, thread)
     hand = words_at_hand(heap, thread)
     if found.said is not None:
         found.how = found.said.how

@@ -2,7 +2,8 @@
 
 glibc keeps the text in a mapping of its own (struct abort_msg_s: an int with the mapping's size,
 then the text), which the variable `__abort_msg` of libc leads to. Without its symbol the mapping is
-told by its shape.
+told by its shape. Until 2.35 a failed assertion of malloc's is only printed: it is left on the
+stack, where the buffer of standard error was.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from ...errors import MemoryFault
 from ...glibc.messages import ASSERTIONS, MESSAGES
 from ...heap.heap import Heap
 from ...heap.segments import coalesce
+from ...heap.target import HeapThread
 
 MOST = 1 << 12  # bytes of a message
 AT_ONCE = 16 << 20  # bytes that are looked at in one piece
@@ -22,6 +24,8 @@ IN_ALL = 1 << 30  # bytes of anonymous memory that are looked at for the mapping
 PAGE = 4096
 FRAME = re.compile(r"\*\*\* Error in `.*': (?P<text>.*): 0x(?P<at>[0-9a-f]+) \*\*\*", re.S)
 ASSERT = re.compile(r"(?:[^:]*: )?(?P<text>(?:malloc|arena|hooks)\.c:\d+: .*)", re.S)
+PRINTED = re.compile(rb"(?:malloc|arena|hooks)\.c:\d+: \w+: Assertion `[^\0\n]*' failed\.")
+BELOW = 1 << 14  # bytes below the stack pointer in which such a buffer was: it has 8192
 TEXTS = {row.text for row in MESSAGES}
 EXPRESSIONS = {row.expression for row in ASSERTIONS}
 
@@ -30,21 +34,36 @@ class Said(NamedTuple):
     """What malloc said."""
 
     text: str  # without the frame of 2.23 to 2.26, and without the program's name
-    how: str  # "__abort_msg", "--message" or "trace"
+    how: str  # "__abort_msg", "--message", "stack" or "trace"
     pointer: int | None = None  # the address in that frame
 
 
-def find_message(heap: Heap, given: str | None) -> Said | None:
-    """Return what malloc said; None if nothing says it."""
+def find_message(heap: Heap, given: str | None, thread: HeapThread | None) -> Said | None:
+    """Return what malloc said in the thread that died; None if nothing says it."""
     if given is not None:
         return _plain(given, "--message")
-    for thread in heap.target.threads:
-        if thread.stop is not None and thread.stop.message is not None:
-            return _plain(thread.stop.message, "trace")
+    for one in heap.target.threads:
+        if one.stop is not None and one.stop.message is not None:
+            return _plain(one.stop.message, "trace")
     variables = heap.target.addresses_of("__abort_msg")
     texts = (_text_of(heap, at) for at in variables) if variables else _by_shape(heap)
     found = next((text for text in texts if text), None)
-    return None if found is None else _plain(found, "__abort_msg")
+    if found is not None:
+        return _plain(found, "__abort_msg")
+    printed = _below_stack(heap, thread)
+    return None if printed is None else _plain(printed, "stack")
+
+
+def _below_stack(heap: Heap, thread: HeapThread | None) -> str | None:
+    """Return a failed assertion of malloc's that was printed from a buffer on the stack."""
+    if thread is None or thread.sp is None or thread.sp < BELOW:
+        return None
+    try:
+        data = heap.target.memory.read(thread.sp - BELOW, BELOW)
+    except MemoryFault:
+        return None
+    texts = (found[0].decode("ascii", "backslashreplace") for found in PRINTED.finditer(data))
+    return next((text for text in texts if is_mallocs(text)), None)
 
 
 def is_mallocs(text: str) -> bool:
