@@ -124,7 +124,13 @@ CRIMES: tuple[Crime, ...] = (
     Crime(FREE, "unlink-text", SEGV),
     Crime(MALLOC, "tcache-link", "malloc(): unaligned tcache chunk detected", {"2.31": SEGV}),
     Crime(MALLOC, "fast-link", "malloc(): unaligned fastbin chunk detected 3", UNCHECKED_LINK),
-    Crime(MALLOC, "fast-head", "malloc(): unaligned fastbin chunk detected 2", UNCHECKED_LINK),
+    Crime(
+        MALLOC,
+        "fast-head",
+        "malloc(): unaligned fastbin chunk detected 2",
+        UNCHECKED_LINK,
+        tunables="glibc.malloc.tcache_count=0",
+    ),
     Crime(MALLOC, "fast-size", "malloc(): memory corruption (fast)", FASTLESS),
     Crime(
         MALLOC,
