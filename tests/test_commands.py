@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from heapglass.arguments import (
 from heapglass.commands import COMMANDS, Argument, Command
 from heapglass.errors import BadRequest
 from heapglass.table import Answer
+from heapglass.views import View
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "reference.md"
@@ -68,11 +70,26 @@ def test_every_command_says_what_it_does(command: Command):
     assert "\n" not in command.summary
     assert not command.summary.endswith(".")
     assert len(command.summary) <= 85
-    assert command.view.__doc__
+    view = command.view
+    assert isinstance(view, View)
+    assert getattr(import_module(f"heapglass.views.{view.module}"), view.name).__doc__
     for argument in command.arguments:
         assert argument.help
         assert argument.kind in ("text", "address", "number", "flag", "rest")
         assert not argument.choices or argument.kind == "text"
+
+
+def test_commands_are_known_without_their_views():
+    script = (
+        "import sys, heapglass.commands\n"
+        "print(*[n for n in sys.modules if n.startswith('heapglass.') or n == 'elftools'])"
+    )
+    words = [sys.executable, "-c", script]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == {
+        *("heapglass.commands", "heapglass.table", "heapglass.views"),
+    }
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=IDS)
