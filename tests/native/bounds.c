@@ -224,7 +224,7 @@ graph (const struct span *span, const struct machine *m)
   u32 *stack = block (4 * rows), *later = block (4 * rows);
   u64 length = take (256);
   struct span root = { bytes (length), length, take (64) };
-  struct work work = { reached, noted, stack, later, 0, 0 };
+  struct work work = { reached, noted, stack, later, 0, 0, 0 };
   hg_mark (&heap, &work, &root);
   if (take (2))
     hg_mark_interior (&heap, &work);

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+import subprocess
 from array import array
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ from hypothesis import strategies as st
 
 from heapglass.native import BY_INTERIOR, BY_START, NOT_REACHED, Buffer, Rows, compiled, loops
 
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src" / "heapglass" / "native" / "heapglass.c"
 BASE = 0x10000
 NATIVE = compiled.load()
 MACHINES = st.tuples(st.sampled_from([8, 4]), st.sampled_from(["little", "big"]))
@@ -102,6 +106,31 @@ def test_shortest_ways_agree(
     assert bool(ways[0][target]) == bool(both[0].mark([root], True)[target])
     left = [bytes(graph.mark([root], True, target)) for graph in both]
     assert left[0] == left[1]
+
+
+@pytest.fixture(scope="module")
+def in_pieces(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The compiled loops, which look at three blocks a call."""
+    folder = tmp_path_factory.mktemp("pieces")
+    text = SOURCE.read_text()
+    assert "AT_ONCE = 1 << 20" in text
+    (folder / "loops.c").write_text(text.replace("AT_ONCE = 1 << 20", "AT_ONCE = 3"))
+    words = ["gcc", "-std=gnu11", "-shared", "-fPIC", "-o", folder / "loops.so", folder / "loops.c"]
+    subprocess.run(words, check=True)
+    return compiled.load(folder / "loops.so")
+
+
+@settings(max_examples=200, deadline=None)
+@given(made=heaps(), values=st.lists(st.integers(BASE - 32, BASE + 2048), max_size=6))
+def test_marking_in_pieces_comes_to_the_same(
+    in_pieces: Any, made: tuple[list[Rows], int, str], values: list[int]
+):
+    parts, word, order = made
+    root = Buffer(memoryview(pack(values, word, order)), 0, word, order)
+    for interior in (False, True):
+        want = loops.make_graph(parts, word, root.swap, (1 << 64) - 1).mark([root, root], interior)
+        graph = in_pieces.make_graph(parts, word, root.swap, (1 << 64) - 1)
+        assert graph.mark([root, root], interior) == want
 
 
 def three_blocks(

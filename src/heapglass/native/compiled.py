@@ -20,7 +20,7 @@ from .kinds import Requests
 from .rows import Numbered, Rows
 
 LIBRARY = "libheapglass.so"
-VERSION = 9  # of the functions' arguments; a library of another version is not used
+VERSION = 10  # of the functions' arguments; a library of another version is not used
 FREE_ENTRY = 255
 HASH, MOST = 0x9E3779B97F4A7C15, (1 << 64) - 1  # of the tables
 WALKED = 1 << 18  # chunks of a walk, between which the columns grow

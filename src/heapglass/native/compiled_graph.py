@@ -51,6 +51,7 @@ class _Work(ctypes.Structure):
         ("later", ctypes.c_void_p),
         ("waiting", U64),
         ("put_off", U64),
+        ("looked", U64),
     )
 
 
@@ -116,13 +117,14 @@ class CompiledGraph(Numbered):
             reached[without] = BY_START
         stack, later = ((ctypes.c_uint32 * max(self.count, 1))() for _ in range(2))
         held = column(reached), column(noted)
-        work = _Work(*(ctypes.addressof(one) for one in (*held, stack, later)), 0, 0)
+        work = _Work(*(ctypes.addressof(one) for one in (*held, stack, later)), 0, 0, 0)
         heap = ctypes.byref(self.heap)
         for root in roots:
             span = Span(address_of(root.data), len(root.data), root.base)
-            self._c.hg_mark(heap, ctypes.byref(work), ctypes.byref(span))
-        if interior:
-            self._c.hg_mark_interior(heap, ctypes.byref(work))
+            while not self._c.hg_mark(heap, ctypes.byref(work), ctypes.byref(span)):
+                span = Span(None, 0, 0)  # go on; between two calls Ctrl-C is heard
+        while interior and not self._c.hg_mark_interior(heap, ctypes.byref(work)):
+            pass
         return reached
 
     def ways_to(self, roots: Iterable[Buffer], target: int) -> array[int]:

@@ -11,7 +11,7 @@
 #define EXPORT __attribute__ ((visibility ("default")))
 #define INLINE static inline __attribute__ ((always_inline))
 
-enum { VERSION = 9 };
+enum { VERSION = 10 };
 enum { PREV_INUSE = 1, SIZE_BITS = 7 };
 enum { USED, FREE, TCACHE, FAST, TOP, MMAPPED, FENCEPOST, CORRUPT, UNKNOWN, STATES };
 
@@ -479,10 +479,12 @@ struct work
   u8 *reached, *noted;
   u32 *stack, *later;
   u64 waiting, put_off;
+  u64 looked; /* of LATER: so many were looked at */
 };
 
 enum { NOT_REACHED, BY_START, BY_INTERIOR };
 enum { AHEAD = 16 };
+enum { AT_ONCE = 1 << 20 }; /* blocks of a call: between two, who asked may be interrupted */
 
 EXPORT void
 hg_index (const u64 *addresses, u64 rows, u64 low, u64 shift, u32 *first, u64 pieces)
@@ -608,17 +610,19 @@ scan (const struct heap *heap, struct work *work, const u8 *at, u64 length, int 
     }
 }
 
-INLINE void
-drain (const struct heap *heap, struct work *work, int by, int word, int swap)
+/* Whether all that waits was looked at. */
+INLINE int
+drain (const struct heap *heap, struct work *work, int by, u64 *budget, int word, int swap)
 {
   /* what is taken from the stack is asked of memory, and looked at a little later */
   struct { const u8 *at; u64 length; } ahead[AHEAD];
   u64 taken = 0, done = 0;
   const struct part *part = heap->parts;
-  while (work->waiting || done < taken)
+  while ((work->waiting && *budget) || done < taken)
     {
-      if (work->waiting && taken - done < AHEAD)
+      if (work->waiting && *budget && taken - done < AHEAD)
         {
+          --*budget;
           u64 row = work->stack[--work->waiting], length;
           const struct part *its = part_with (heap, row, part);
           const u8 *at = its ? bytes_of (its, row, word, &length) : NULL;
@@ -633,6 +637,7 @@ drain (const struct heap *heap, struct work *work, int by, int word, int swap)
       scan (heap, work, ahead[done % AHEAD].at, ahead[done % AHEAD].length, by, word, swap);
       done++;
     }
+  return !work->waiting;
 }
 
 INLINE int
@@ -641,11 +646,12 @@ mark (const struct heap *heap, struct work *work, const struct span *root, int w
   u64 skip = -root->base & (u64) (word - 1);
   if (skip < root->length)
     scan (heap, work, root->data + skip, root->length - skip, BY_START, word, swap);
-  drain (heap, work, BY_START, word, swap);
-  return 1;
+  u64 budget = AT_ONCE;
+  return drain (heap, work, BY_START, &budget, word, swap);
 }
 
-/* Mark the blocks that pointers to the start of blocks lead to from ROOT's words: REACHED is 1. */
+/* Mark the blocks that pointers to the start of blocks lead to from ROOT's words: REACHED is 1. The
+   result is whether it is done: if not, call again, with an empty root. */
 EXPORT int
 hg_mark (const struct heap *heap, struct work *work, const struct span *root)
 {
@@ -659,20 +665,20 @@ hg_mark (const struct heap *heap, struct work *work, const struct span *root)
 INLINE int
 mark_interior (const struct heap *heap, struct work *work, int word, int swap)
 {
-  for (u64 number = 0; number < work->put_off; number++)
+  u64 budget = AT_ONCE;
+  while (drain (heap, work, BY_INTERIOR, &budget, word, swap) && work->looked < work->put_off)
     {
-      u32 row = work->later[number];
+      u32 row = work->later[work->looked++];
       if (work->reached[row])
         continue;
       work->reached[row] = BY_INTERIOR;
       work->stack[work->waiting++] = row;
-      drain (heap, work, BY_INTERIOR, word, swap);
     }
-  return 1;
+  return !work->waiting;
 }
 
 /* After all roots: mark the blocks that are reached only if a pointer to the inside of a block counts
-   as well: REACHED is 2. */
+   as well: REACHED is 2. The result is whether it is done: if not, call again. */
 EXPORT int
 hg_mark_interior (const struct heap *heap, struct work *work)
 {

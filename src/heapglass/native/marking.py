@@ -151,9 +151,10 @@ class Marker:
                 row = starts[place]
                 if row:
                     break
-        number = row - places.first + part.first
+        number, last = row - places.first + part.first, part.first + part.length
+        if row and number + 1 < last and part.addresses[number + 1] <= chunk:
+            return 0  # one that is no block begins nearer
         if not row:
-            last = part.first + part.length
             number = bisect_right(part.addresses, chunk, part.first, last) - 1
             row = number - part.first + places.first
         if number < part.first or part.states[number] not in BLOCKS:
