@@ -50,6 +50,11 @@ MORE = (
     "try 'free A; calloc 3 400; realloc A 4096' --then 'malloc 200000' --json",
     "try 'memalign 64 70000; malloc_trim; free A+16; write A ff; malloc 2000'",
     "verify --all --json",
+    "check --all --json",
+    "explain --json",
+    "explain --message 'free(): invalid pointer' --json",
+    "explain --message 'corrupted double-linked list'",
+    "explain --message 'munmap_chunk(): invalid pointer'",
     "vis A 9",
     "vis --json",
 )

@@ -31,14 +31,17 @@ class Complaints:
     def __init__(self, layout: Layout, space: Space, flags: int, action: int) -> None:
         self._layout, self._flags, self._action = layout, flags, action
         self._texts = messages.messages_of(layout.version)
+        if layout.as_of:  # what was backported brought its texts
+            self._texts = frozenset(row.text for row in messages.MESSAGES)
         self.load, self.store = space.accessors(4)
         self.marks = layout.has("arena_corrupt_bit")
+        self._guarded = 0  # how many calls that can be given up are under way
         self.told: list[str] = []  # what was printed before the program went on
 
     def abort(self, text: str) -> NoReturn:
         """End the program, or give up the call."""
         assert text in self._texts, text
-        raise Refused(text) if self.marks else MallocAbort(text)
+        raise Refused(text) if self._guarded else MallocAbort(text)
 
     def fail(self, key: str) -> NoReturn:
         """End the program as a failed assertion does."""
@@ -71,10 +74,14 @@ class Complaints:
             return run
 
         def guarded(*arguments: int) -> Result:
+            self._guarded += 1
             try:
                 return run(*arguments)
             except Refused as refused:
-                self.tell(arena(*arguments), str(refused))
-                return result
+                said = str(refused)
+            finally:
+                self._guarded -= 1
+            self.tell(arena(*arguments), said)
+            return result
 
         return guarded
