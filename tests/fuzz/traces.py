@@ -77,6 +77,21 @@ def odd_call(random: Random, line: bytes) -> bytes:
     return line + json.dumps(made).encode() + b"\n"
 
 
+def odd_recording(random: Random, line: bytes) -> bytes:
+    """Give a call what recordings of real processes add, or a thread's end step by step."""
+    said = json.loads(line)
+    places = ("0x0", "0x1000", "0x7ffff7d00000", "0x555555559000", "0xfffffffffffff000", "-0x1000")
+    said["maps"] = [random.choice((None, *places)) for _ in range(random.choice((1, 3, 65)))]
+    said["late"] = random.choice((True, 1))
+    said["stack"] = random.choice((["0x1 main\x1b[2J"], [1], "x", [None]))
+    if "size" in said:
+        said["size"] = random.choice((said["size"], 1 << 20, 1 << 40))
+    drain = {"op": "thread_drain", "ptr": random.choice(places), "thread": random.choice((1, 2, 9))}
+    end = {"op": "thread_exit", "thread": 2}
+    steps = random.choice(([], [drain], [drain, drain, end, said]))
+    return b"".join(json.dumps(one).encode() + b"\n" for one in (said, *steps))
+
+
 def broken_bytes(random: Random, line: bytes) -> bytes:
     """Damage the bytes of a line."""
     at = random.randrange(len(line))
@@ -102,6 +117,8 @@ def odd_header(random: Random, line: bytes) -> bytes:
                 {"tunables": {"glibc.malloc.\x1b[2J": 1}},
                 {"tunables": {"glibc.malloc.tcache_max": random.choice((1 << 40, -1, 4194304))}},
                 {"tunables": {"glibc.malloc.arena_max": 0, "glibc.malloc.top_pad": 1 << 62}},
+                {"maps": "recorded", "ncpu": random.choice((0, 1 << 40)), "fresh": False},
+                {"maps": "recorded", "mmap_top": random.choice(("0x10", "0x7fffffffffff"))},
                 {"main_arena": random.choice(("0x10", "0xffffffffffffffff", -1, None))},
             )
         )
@@ -113,6 +130,7 @@ CHANGES: tuple[tuple[int, Callable[[Random, bytes], bytes]], ...] = (
     (4, changed_value),
     (4, damaging_write),
     (3, odd_call),
+    (2, odd_recording),
     (1, broken_bytes),
     (1, deep),
     (1, lambda random, line: line + line),

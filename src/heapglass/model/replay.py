@@ -149,6 +149,7 @@ class _Player:
             thread = self._ended.get(call.thread)
         thread = thread or self._start(call)
         if call.op == "thread_drain":
+            self._not_main(call)
             return thread.drain() or 0
         if call.op in GIVES:
             pointer = self._allocate(thread, call)
@@ -220,10 +221,13 @@ class _Player:
         self.result.allocator.write(at, call.values["bytes"])
 
     def _exit(self, thread: Thread, call: Call) -> None:
-        if call.thread == 1:
-            raise BadTarget(self._trace.name, f"line {call.line}: thread 1 cannot end")
+        self._not_main(call)
         self._ended[call.thread] = self.result.threads.pop(call.thread)
         thread.exit()
+
+    def _not_main(self, call: Call) -> None:
+        if call.thread == 1:
+            raise BadTarget(self._trace.name, f"line {call.line}: thread 1 cannot end")
 
     def _trim(self, thread: Thread, call: Call) -> None:
         thread.malloc_trim(call.values.get("pad", 0))
