@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crimes import UNPROVOKED
 from programs import (
     ARCHES,
     RELEASES,
@@ -131,8 +132,36 @@ WITHOUT = (
 )
 
 
+def _ends(reports: dict[str, list[Any]]) -> dict[str, dict[str, list[bool]]]:
+    """By what glibc said and by runtime: which wrongs were explained, which not."""
+    ends: dict[str, dict[str, list[bool]]] = {}
+    for outcome in ("passed", "failed", "xfailed", "error"):
+        for report in reports.get(outcome, []):
+            said = dict(getattr(report, "user_properties", []))
+            if "ended" in said:
+                row = ends.setdefault(said["ended"], {})
+                row.setdefault(said["runtime"], []).append(outcome == "passed")
+    return ends
+
+
+def _ends_table(ends: dict[str, dict[str, list[bool]]]) -> Iterator[str]:
+    """Yield a row for each text: of how many programs that end so all was told."""
+    runtimes = [f"{glibc}-{arch}" for glibc in RELEASES for arch in ARCHES]
+    yield f"| text | {' | '.join(runtimes)} |"
+    yield f"| --- |{' --- |' * len(runtimes)}"
+    for text, row in ends.items():
+        cells = [f"{sum(done)} of {len(done)}" if (done := row.get(r)) else "-" for r in runtimes]
+        yield f"| {text} | {' | '.join(cells)} |"
+    for text, why in UNPROVOKED.items():
+        yield f"not provoked: {text}: {why}"
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print the tables with the chunks checked, and keep them for tools/release_table.py."""
+    if ends := _ends(terminalreporter.stats):
+        terminalreporter.section("ends in malloc: check, chunk, cause and culprit told by explain")
+        for line in _ends_table(ends):
+            terminalreporter.write_line(line)
     cells = _cells(terminalreporter.stats)
     for file, title, columns in (
         ("release-table.md", "real heaps, read right", WITH_SYMBOLS),
