@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
@@ -286,6 +287,18 @@ class Heap:
         if listed is not None:
             state = listed.kind if listed.kind in ("tcache", "fast") else "free"
         return Chunk(chunk.address, chunk.size_field, state, None, listed)
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [segment.start for segment in self.segments]
+
+    def segment_of(self, address: int) -> Segment | None:
+        """Return the segment that an address lies in; a top without a size is in its segment."""
+        number = bisect_right(self._starts, address) - 1
+        segment = self.segments[number] if number >= 0 else None
+        if segment is None or (address not in segment and address != segment.top):
+            return None
+        return segment
 
     def find(self, address: int) -> tuple[Segment, int] | None:
         """Return the segment and the row of the chunk that an address lies in."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ Line = list[Tag]
 AROUND = 32  # bytes on both sides of a damaged word that are shown
 CALLS = 4  # calls that would notice, in text
 INDENT = "    "
+NAMES = re.compile(r"(?:tcache|fast|small|large)\[0x[0-9a-f]+\]|0x[0-9a-f]+|unsorted")
 
 
 def finding_data(heap: Heap, finding: Finding) -> dict[str, Any]:
@@ -68,25 +70,24 @@ def unsaid(warnings: Sequence[str], findings: Sequence[Finding]) -> list[str]:
     said = {f"{one.address:#x}" for one in findings}
     said |= {one.list_label for one in findings if one.list_label}
     said |= {f"{word.address:#x}" for one in findings for word in one.words}
-    return [text for text in warnings if not any(one in text for one in said)]
+    return [text for text in warnings if said.isdisjoint(NAMES.findall(text))]
 
 
 def neighbours(heap: Heap, finding: Finding) -> tuple[Chunk | None, Chunk | None]:
     """Return the chunks below and above the one of a finding."""
     if not finding.is_chunk:
         return None, None
-    for segment in heap.segments:
-        if finding.address not in segment:
-            continue
-        columns = segment.columns
-        row = columns.row_from(finding.address)
-        past = finding.address if finding.next is None else finding.next - 1
-        above = columns.row_from(past + 1)
-        return (
-            heap.chunk_at(segment, row - 1) if row else None,
-            heap.chunk_at(segment, above) if above < len(columns) else None,
-        )
-    return None, None
+    segment = heap.segment_of(finding.address)
+    if segment is None:
+        return None, None
+    columns = segment.columns
+    row = columns.row_from(finding.address)
+    past = finding.address if finding.next is None else finding.next - 1
+    above = columns.row_from(past + 1)
+    return (
+        heap.chunk_at(segment, row - 1) if row else None,
+        heap.chunk_at(segment, above) if above < len(columns) else None,
+    )
 
 
 def finding_lines(

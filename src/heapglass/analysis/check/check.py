@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 
 from ...errors import MemoryFault
 from ...heap.heap import Heap
@@ -15,6 +16,7 @@ from .lists import list_findings
 from .places import Places
 from .predict import predict
 
+MOST_OF_A_KIND = 1 << 12  # findings of the walk, of the lists, of the arenas
 MOST = 256  # findings of which the cause is looked for
 PREDICTED = 8  # for which the model plays
 
@@ -51,7 +53,13 @@ def check_heap(heap: Heap) -> Checked:
     :raises NotFound: if main_arena is not known.
     """
     places = Places(heap)
-    found = [*chunk_findings(places), *list_findings(places), *arena_findings(places)]
+    notes: list[str] = []
+    found = []
+    for rules in (chunk_findings(places), list_findings(places), arena_findings(places)):
+        some = list(islice(rules, MOST_OF_A_KIND))
+        if len(some) == MOST_OF_A_KIND:
+            notes.append(f"more than {MOST_OF_A_KIND} findings of a kind: the others are left out")
+        found += some
     found = _without_echoes(found)
     for finding in found[:MOST]:
         blame_the_smaller(places, finding)
@@ -59,7 +67,7 @@ def check_heap(heap: Heap) -> Checked:
         name_the_damaged(places, finding)
     found.sort(key=_rank)
     predict(places, found[:PREDICTED])
-    return Checked(found, _notes(places))
+    return Checked(found, notes + _notes(places))
 
 
 def _without_echoes(found: list[Finding]) -> list[Finding]:

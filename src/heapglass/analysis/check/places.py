@@ -49,17 +49,9 @@ class Places:
         word = self.size_word(chunk)
         return None if word is None else word & ~SIZE_BITS
 
-    @cached_property
-    def _starts(self) -> list[int]:
-        return [segment.start for segment in self.heap.segments]
-
     def segment_of(self, address: int) -> Segment | None:
         """Return the segment that an address lies in."""
-        number = bisect_right(self._starts, address) - 1
-        if number < 0:
-            return None
-        segment = self.heap.segments[number]
-        return segment if address in segment or address == segment.top else None
+        return self.heap.segment_of(address)
 
     def row(self, chunk: int) -> tuple[Segment, int] | None:
         """Return where the chunk with this very address is in the columns."""
