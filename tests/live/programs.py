@@ -130,6 +130,7 @@ class Report:
     threads: tuple[Thread, ...]  # main first
     exited: tuple[int, ...]  # thread ids
     malloc_info: str  # the XML, with its last newline
+    mallinfo: tuple[int, ...]  # its nine figures, modulo 2^32, in the order of the manual page
 
     def blocks(self) -> dict[int, int]:
         """All blocks in use and their usable sizes, but for the allocator's own."""
@@ -286,4 +287,5 @@ def read_report(path: Path) -> Report:
         threads=tuple(Thread(int(r[1]), int(r[2], 16)) for r in rows if r[0] == "thread"),
         exited=tuple(int(r[1]) for r in rows if r[0] == "exited"),
         malloc_info=tail[: -len("end\n")],
+        mallinfo=tuple(int(one) for r in rows if r[0] == "mallinfo" for one in r[1:]),
     )

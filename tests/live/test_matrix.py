@@ -50,6 +50,12 @@ def chunks(answers: Answers) -> list[Row]:
     return rows
 
 
+MALLINFO = (
+    *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+    *("fsmblks", "uordblks", "fordblks", "keepcost"),
+)
+
+
 @through_every_door
 def test_used_chunks_are_the_programs_blocks(
     session: Session, answers: Answers, record_property: Record
@@ -89,6 +95,12 @@ def test_nothing_is_wrong_with_a_sound_heap(answers: Answers) -> None:
 @through_every_door
 def test_malloc_info_is_the_programs_own(session: Session, answers: Answers) -> None:
     assert answers.text[XML] == session.report.malloc_info
+
+
+@through_every_door
+def test_mallinfo_is_the_programs_own(session: Session, answers: Answers) -> None:
+    said = answers.document("stats")["mallinfo"]
+    assert tuple(said[name] % (1 << 32) for name in MALLINFO) == session.report.mallinfo
 
 
 @through_every_door
