@@ -65,7 +65,7 @@ def test_a_text_that_somebody_saw_loses_its_frame(
     said: str, text: str, pointer: int | None
 ) -> None:
     c = crowd()
-    found = find_message(Heap(target_of(c.model, c.threads)), said)
+    found = find_message(Heap(target_of(c.model, c.threads)), said, None)
     assert found is not None
     assert (found.text, found.how, found.pointer) == (text, "--message", pointer)
 
@@ -85,13 +85,13 @@ def with_message(target: Target, text: bytes, size: int = 0x1000) -> Target:
 def test_the_mapping_of_the_text_is_told_by_its_shape() -> None:
     c = crowd()
     text = b"corrupted double-linked list"
-    found = find_message(Heap(with_message(target_of(c.model, c.threads), text)), None)
+    found = find_message(Heap(with_message(target_of(c.model, c.threads), text)), None, None)
     assert found is not None
     assert (found.text, found.how) == (text.decode(), "__abort_msg")
     no_page = with_message(target_of(c.model, c.threads), text, size=0x1001)
-    assert find_message(Heap(no_page), None) is None
+    assert find_message(Heap(no_page), None, None) is None
     not_mallocs = with_message(target_of(c.model, c.threads), b"stack smashing detected")
-    assert find_message(Heap(not_mallocs), None) is None
+    assert find_message(Heap(not_mallocs), None, None) is None
 
 
 # --- what the thread has in hand ------------------------------------------------------------------

@@ -73,7 +73,8 @@ def snapshot(target: Target, request: Any) -> Answer:
         facts.append(Fact("name", "kept as", request.name))
     if request.o:
         size = write_snapshot(request.o, made)
-        facts.append(Fact("file", "written", request.o, note=f"({size} bytes)"))
+        facts.append(Fact("file", "written", request.o))
+        facts.append(Fact("bytes", "size", size, Kind.BYTES))
     warnings = [*target.warnings, *made.problems]
     return Answer("snapshot", [Facts("", facts)], warnings, target.describe())
 
