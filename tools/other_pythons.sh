@@ -32,8 +32,7 @@ for version in 3.9 3.14 3.13; do
     "$folder/bin/python" -m pytest -n auto --dist worksteal tests --ignore tests/live \
     --ignore tests/model_live --ignore tests/gdb --ignore tests/gdbs --ignore tests/tools \
     --ignore tests/abis --ignore tests/native/test_bounds.py \
-    --ignore tests/fuzz/test_bombs.py --deselect \
-    tests/fuzz/test_hostile.py::test_a_thousand_hostile_targets_break_nothing
+    --ignore tests/fuzz
   if [ "$version" = 3.14 ]; then
     break # the newest is enough
   fi

@@ -271,18 +271,14 @@ WORDS = "several words of the stack could be the pointer: they are told by likel
 
 # Of these `explain` does not tell all on every release: the table says on which it does.
 UNTOLD: dict[str, str] = {
-    "heap-page": "the heap of top is gone, and below the header lies a free chunk",
-    "tcache-shutdown": "the block with the link was freed to the arena a moment before",
+    "tcache-shutdown": "2.31 crashes: the block with the link was freed a moment before",
     "fast-link-consolidated": "2.31 crashes: the block with the link was merged a moment before",
-    "small-size-memalign": "several chunks at hand fit",
     "of-the-stack": WORDS,
     "of-the-data": WORDS,
     "of-a-pool": WORDS,
     "of-a-pool-aligned": WORDS,
     "interior-aligned": WORDS,
     "realloc-interior": WORDS,
-    "size-text": "another chunk at hand fits as well",
-    "size-text-mapped": "another address at hand fits as well",
 }
 
 # The texts of a release that no program comes to by writing over its heap, and why.

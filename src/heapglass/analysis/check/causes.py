@@ -164,13 +164,14 @@ def _by_likeness(places: Places, chunk: int, below: int | None) -> Cause:
     over = [places.load(chunk + step * word) or 0 for step in (2, 3)]
     like_under, like_over = _likeness(size, under), _likeness(size, over)
     mem = chunk + places.header
-    free = _is_free(places, chunk) or chunk in places.tops  # nobody has the block of these
+    free = _is_free(places, chunk) or _ownerless(places, chunk)
     text = f"a write before the block {mem:#x} (chunk {chunk:#x}): an index below zero"
     if like_over > like_under and not free:
         why = (f"the size {size:#x} is like the first words of the block above it",)
         return Cause(UNDERFLOW, chunk, text, why)
-    if below in places.heap.owners or _in_bin(places, below):
-        lies = "the allocator's own" if below in places.heap.owners else "free, and was whole then"
+    own = below in places.heap.owners
+    if own or (_in_bin(places, below) and not _ownerless(places, chunk)):
+        lies = "the allocator's own" if own else "free, and was whole then"
         why = (f"what lies below is {lies}: no block that could have run over",)
         return Cause(UNDERFLOW, chunk, text, why)
     if below is None:
@@ -184,6 +185,14 @@ def _by_likeness(places: Places, chunk: int, below: int | None) -> Cause:
         else ("it is the block whose end is nearest; nothing else speaks for it",)
     )
     return Cause(OVERFLOW, below, text, why)
+
+
+def _ownerless(places: Places, chunk: int) -> bool:
+    """Whether a chunk is nobody's block: top, or a fencepost at the end of a closed heap."""
+    segment = places.segment_of(chunk)
+    posts = 2 * places.header + places.layout.alignment
+    closed = segment is not None and segment.top is None and segment.end - chunk <= posts
+    return chunk in places.tops or closed
 
 
 def _is_free(places: Places, chunk: int | None) -> bool:

@@ -6,6 +6,8 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 
+from ...errors import MemoryFault
+from ...glibc.layout import SIZE_BITS
 from ...heap.columns import CORRUPT, FREE, TOP, UNKNOWN, USED, align_up
 from ..check.finding import Finding
 from ..check.overlap import chain_ends
@@ -39,7 +41,8 @@ def failing_chunks(
     if check.kind in ("pointer", "mapped"):  # what is damaged comes before what only looks so
         damaged = [one.address for one in findings if one.is_chunk]
         at_hand = {word - places.header for word in hand} | set(hand)
-        candidates = chain((c for c in damaged if c in at_hand), candidates)
+        near = [chunk for chunk in damaged if chunk in at_hand]
+        candidates = chain(near, damaged, candidates)
     for chunk in candidates:
         if chunk not in found and check.fails(places, chunk):
             found[chunk] = None
@@ -47,8 +50,43 @@ def failing_chunks(
                 break
     if not found and check.function in DRAINS:
         freed = (c for c in _at_hand(places, hand) if c in places.heap.marks)
-        found = dict.fromkeys(islice(freed, 1))
+        found = dict.fromkeys(islice(chain(_drained(places), freed), 1))
     return list(found)
+
+
+def _drained(places: Places) -> Iterator[int]:
+    """Yield what was freed last out of a tcache that has no thread any more, and a wrong head."""
+    layout = places.layout
+    if not layout.has("tcache"):
+        return
+    size = layout.request2size(layout.tcache.size)
+    for segment in places.heap.segments:
+        columns = segment.columns
+        for row, field in enumerate(columns.sizes):
+            if field & ~SIZE_BITS in (size, size + layout.alignment) and not columns.states[row]:
+                for index in _wrong_heads(places, columns.addresses[row] + places.header):
+                    yield from _last_freed(places, index)
+
+
+def _wrong_heads(places: Places, tcache: int) -> Iterator[int]:
+    """Yield the bins of a struct whose heads are not aligned; none if it is not a tcache."""
+    mask = places.layout.alignment - 1
+    try:
+        heads = places.heap.words.struct(places.layout.tcache, tcache)["entries"]
+    except MemoryFault:
+        return
+    if all(not head or not head & mask or places.load(head) is None for head in heads):
+        yield from (index for index, head in enumerate(heads) if head & mask)
+
+
+def _last_freed(places: Places, index: int) -> Iterator[int]:
+    """Yield the first chunks of the bins that a size of the tcache goes to."""
+    sizes = places.layout.tcache_range(index)
+    for found in places.heap.lists:
+        if sizes is None or found.kind == "tcache" or not found.chunks:
+            continue
+        if places.size(found.chunks[0]) == sizes[0]:
+            yield found.chunks[0]
 
 
 def _is_of(check: Check, finding: Finding) -> bool:

@@ -69,6 +69,8 @@ def explain_end(heap: Heap, message: str | None = None) -> Explanation:
             hand.insert(0, found.said.pointer)
     if found.check is not None:
         failing = failing_chunks(places, found.check, hand, found.checked.findings)
+        if found.check.function == "_int_memalign":  # it is the block that was cut
+            failing.sort(key=lambda chunk: not _behind_filling(places, chunk))
         if found.check.fails is says_free:  # one that was merged is the clearer case
             failing.sort(key=lambda chunk: not _is_merged(places, chunk))
         found.chunk, found.others = (failing[0], failing[1:]) if failing else (None, [])
@@ -77,6 +79,12 @@ def explain_end(heap: Heap, message: str | None = None) -> Explanation:
     found.cause = _cause(places, found)
     found.checked.findings.sort(key=lambda one: not _about(places, one, found.chunk))
     return found
+
+
+def _behind_filling(places: Places, chunk: int) -> bool:
+    """Whether the last two words below a chunk are one: a loop that may have gone on."""
+    last = places.load(chunk)
+    return bool(last) and last == places.load(chunk - places.word)
 
 
 def _is_merged(places: Places, chunk: int) -> bool:
