@@ -39,6 +39,11 @@ class Library(NamedTuple):
             return self.holds(symbol.value)
         return bool(symbol.module) and symbol.module == self.path
 
+    def has(self, symbol: Symbol) -> bool:
+        """Whether a symbol is this one's, also one of read-only data."""
+        loaded = any(part.start <= symbol.value < part.end for part in self.of_kind("load"))
+        return loaded or self.owns(symbol)
+
     def of_kind(self, kind: str) -> list[Part]:
         """Return its parts of a kind: "load", "tls", "dynamic"."""
         return [part for part in self.parts if part.kind == kind]

@@ -57,7 +57,7 @@ class Names(Mapping[str, Place]):
         for name in VARIABLES:
             symbols = [s for s in self._source.symbols(name) if not s.tls and s.value]
             if self._library is not None:  # a program may have a function that is called so
-                symbols = [s for s in symbols if self._library.owns(s)]
+                symbols = [s for s in symbols if self._library.has(s)]
             for symbol in symbols[:1]:
                 yield name, Place(symbol.value, symbol.how, symbol.module)
 
