@@ -100,7 +100,7 @@ class Marker:
                 last, high = first + part.length, low + (len(starts) << shift)
                 addresses, sizes, less = part.addresses, part.sizes, part.less
                 shifted = part.first - first
-                origin, base = base, base - self._header
+                base -= self._header
             at = row + shifted
             begin = addresses[at] - base
             if begin < self._header:
@@ -121,8 +121,8 @@ class Marker:
                             reached[found] = way
                             push(found)
                         continue
-                if lowest <= value < highest and not begin <= value - origin < end:
-                    self._slowly(value, way)  # a block's pointers to itself say nothing
+                if lowest <= value < highest:
+                    self._slowly(value, way)
 
     def _slowly(self, pointer: int, way: int) -> None:
         """Mark the block that a pointer leads to, if any; it may lead to anywhere in it."""
