@@ -28,10 +28,10 @@ def list_findings(places: Places) -> Iterator[Finding]:
                 yield from _double(places, found)
         yield from _binmap(places, arena.address, arena.binmap)
     for cache in heap.tcaches:
+        key = tcache_key(places, cache)
         for found in cache.lists:
-            head = _tcache_head(places, cache, found)
-            yield from _single(places, found, head, tcache_key(places, cache))
-        yield from _keys(places, cache)
+            yield from _single(places, found, _tcache_head(places, cache, found), key)
+        yield from _keys(places, cache, key)
     yield from _twice(places)
     yield from _nowhere(places)
 
@@ -272,9 +272,8 @@ def _bad_link(
     return made
 
 
-def _keys(places: Places, cache: Tcache) -> Iterator[Finding]:
+def _keys(places: Places, cache: Tcache, key: int | None) -> Iterator[Finding]:
     """What is cached has the key behind `next`."""
-    key = tcache_key(places, cache)
     if key is None:
         return
     said = 0
