@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from .hidden import Hidden
 from .kinds import Requests
 from .loops_graph import LoopsGraph
 from .loops_kinds import LoopsKinds
-from .rows import Numbered, Rows
+from .rows import Numbered, Rows, lowest_bytes, rows_of
 
 PREV_INUSE, SIZE_BITS = 1, 7
 LAST = (1 << 64) - 1  # of all addresses
@@ -148,20 +147,10 @@ def judge_flags(sizes: array[int], states: bytearray) -> list[int]:
 
 def _without_flag(sizes: array[int]) -> Iterator[int]:
     """Yield the rows whose size word has no PREV_INUSE."""
-    lowest = 0 if sys.byteorder == "little" else sizes.itemsize - 1
-    flags = memoryview(sizes).cast("B")[lowest :: sizes.itemsize].tobytes()
-    return rows_of(flags.translate(_FLAG), 0)
+    return rows_of(lowest_bytes(sizes).translate(_FLAG), 0)
 
 
 _FLAG = bytes(byte & PREV_INUSE for byte in range(256))
-
-
-def rows_of(column: bytes | bytearray, value: int) -> Iterator[int]:
-    """Yield the rows of a column that have a value."""
-    row = column.find(value)
-    while row >= 0:
-        yield row
-        row = column.find(value, row + 1)
 
 
 def find_runs(

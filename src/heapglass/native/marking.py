@@ -9,10 +9,11 @@ from array import array
 from bisect import bisect_right
 from typing import NamedTuple
 
-from .rows import BLOCKS, BY_INTERIOR, SIZE_BITS, Numbered, Rows
+from .rows import BLOCKS, BY_INTERIOR, SIZE_BITS, Numbered, Rows, lowest_bytes, rows_of
 
 SPARSE = 64  # times as many places for starts as there are rows: more are not made
 STEPS = 8  # places that are looked at below an interior pointer, before bisection
+_NO_BLOCK = bytes(state not in BLOCKS for state in range(256))
 
 
 class Places(NamedTuple):
@@ -49,19 +50,22 @@ class Marker:
         return Places(part, first + 1, part.low + self._header, starts, words, base)
 
     def _starts(self, part: Rows, first: int, count: int) -> array[int]:
-        """Return the blocks by places; empty if one does not begin at a place."""
-        starts = array("I", bytes(4 * count))
-        low, shift, rest, less = part.low, self._shift, self._header - 1, part.less | SIZE_BITS
-        live = bytes(state in BLOCKS for state in range(256))
+        """Return the blocks by places; empty if a chunk does not begin at a place."""
         rows = slice(part.first, part.first + part.length)
-        columns = zip(part.addresses[rows], part.sizes[rows], part.states[rows])
-        wrong = 0
-        for row, (address, size, state) in enumerate(columns, first):
-            offset = address - low
-            wrong |= offset & rest
-            if live[state] and size > less:
-                starts[offset >> shift] = row
-        return array("I") if wrong else starts
+        addresses, sizes, states = part.addresses[rows], part.sizes[rows], part.states[rows]
+        low, shift, rest, less = part.low, self._shift, self._header - 1, part.less | SIZE_BITS
+        if {(byte - low) & rest for byte in set(lowest_bytes(addresses))} != {0}:
+            return array("I")
+        starts = array("I", bytes(4 * count))
+        for row, address in enumerate(addresses, first):
+            starts[(address - low) >> shift] = row
+        for row in rows_of(states.translate(_NO_BLOCK), 1):
+            starts[(addresses[row] - low) >> shift] = 0
+        if min(sizes) <= less:
+            for address, size in zip(addresses, sizes):
+                if size <= less:
+                    starts[(address - low) >> shift] = 0
+        return starts
 
     def take(self, words: list[int], way: int) -> None:
         """Mark what words lead to; see `drain`."""
@@ -90,14 +94,14 @@ class Marker:
         highest = self._graph.parts[-1].high + self._header if self._lows else 0
         pop, push = waiting.pop, waiting.append
         first = last = low = high = 0
+        starts = array("I")
         odd = self._graph.word - 1
         while waiting:
             row = pop()
             if not first <= row < last:
-                part, first, low, starts, words, base = self._places[
-                    bisect_right(self._firsts, row) - 1
-                ]
-                last, high = first + part.length, low + (len(starts) << shift)
+                source = self._places[bisect_right(self._firsts, row) - 1]
+                part, first, words, base = source.part, source.first, source.words, source.base
+                last = first + part.length
                 addresses, sizes, less = part.addresses, part.sizes, part.less
                 shifted = part.first - first
                 base -= self._header
@@ -122,14 +126,20 @@ class Marker:
                             push(found)
                         continue
                 if lowest <= value < highest:
-                    self._slowly(value, way)
+                    places = self._slowly(value, way)
+                    if not low <= value < high:  # the next one may lead there, too
+                        low, starts = places.low, places.starts
+                        high = low + (len(starts) << shift)
 
-    def _slowly(self, pointer: int, way: int) -> None:
-        """Mark the block that a pointer leads to, if any; it may lead to anywhere in it."""
+    def _slowly(self, pointer: int, way: int) -> Places:
+        """Mark the block that a pointer leads to, if any; it may lead to anywhere in it.
+
+        Returns the part that it would be in.
+        """
         places = self._places[bisect_right(self._lows, pointer) - 1]
         row = self._row(places, pointer - self._header)
         if not row or self.reached[row]:
-            return
+            return places
         part = places.part
         offset = pointer - self._header - part.addresses[row - places.first + part.first]
         if not offset or way == BY_INTERIOR:
@@ -138,6 +148,7 @@ class Marker:
         elif not self._noted[row]:
             self._noted[row] = 1
             self.later.append(row)
+        return places
 
     def _row(self, places: Places, chunk: int) -> int:
         """Return the row of the block that a pointer leads into, as if *chunk* were its chunk."""

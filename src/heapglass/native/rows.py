@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +16,20 @@ FROM_ROOT = (1 << 32) - 1
 MOST_ROWS = (1 << 32) - 2  # a row is 32 bits in the work of the loops
 SIZE_BITS = 7
 BLOCKS = (0, 5, 8)  # states: used, mmapped, unknown
+
+
+def rows_of(column: bytes | bytearray, value: int) -> Iterator[int]:
+    """Yield the rows of a column that have a value."""
+    row = column.find(value)
+    while row >= 0:
+        yield row
+        row = column.find(value, row + 1)
+
+
+def lowest_bytes(column: array[int]) -> bytes:
+    """Return the lowest byte of each number of a column."""
+    lowest = 0 if sys.byteorder == "little" else column.itemsize - 1
+    return memoryview(column).cast("B")[lowest :: column.itemsize].tobytes()
 
 
 class Rows(NamedTuple):
