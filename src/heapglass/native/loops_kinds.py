@@ -52,8 +52,7 @@ class LoopsKinds(Kinds):
         for part, start in zip(self.graph.parts, self.graph.starts):
             for at in range(part.first, part.first + part.length):
                 if part.states[at] in BLOCKS:
-                    row = start + at - part.first
-                    yield row, self._blocks.words_of(row)
+                    yield start + at - part.first, self._blocks.words_at(part, at)
 
     def _bytes(self, row: int) -> memoryview:
         return self._blocks.bytes_of(row)

@@ -116,8 +116,20 @@ class Numbered:
 
     def words_of(self, row: int) -> memoryview:
         """Return the words of a row's block, as far as the buffer has them."""
-        part, _ = self.place(row)
-        return Buffer(self.bytes_of(row), 0, self.word, part.buffer.order).words
+        part, at = self.place(row)
+        return self.words_at(part, at)
+
+    def words_at(self, part: Rows, at: int) -> memoryview:
+        """Return the words of the block at a number of a part's columns; see `words_of`."""
+        size = part.sizes[at] & ~SIZE_BITS
+        offset = part.addresses[at] + 2 * self.word - part.buffer.base
+        if offset < 0 or size <= part.less:
+            return memoryview(b"")
+        end = offset + size - part.less
+        if offset % self.word:
+            data = part.buffer.data[offset:end]
+            return Buffer(data, 0, self.word, part.buffer.order).words
+        return part.buffer.words[offset // self.word : end // self.word]
 
     def by_part(self, rows: Sequence[int]) -> Iterator[tuple[Rows, array[int]]]:
         """Yield the parts of ascending rows, with the rows' numbers in the part's columns."""
