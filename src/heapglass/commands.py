@@ -321,7 +321,8 @@ COMMANDS: tuple[Command, ...] = (
             Argument("--depth", "of the tree (3)", "number", metavar="N"),
         ),
         help="Every word that leads to [mem, mem + usable), also in chunks that are free: these "
-        "are what was left behind. For --path and --tree a pointer to anywhere in a block counts; "
+        "are what was left behind. Where nothing does, pointers that are stored mangled (setjmp, "
+        "atexit) are looked for. For --path and --tree a pointer to anywhere in a block counts; "
         "a block of the tree lives by the one above it: every way from a root goes through that.",
         examples=("refs 0x5555555592a0", "refs 0x5555555592a0 --path --tree --depth 2"),
     ),

@@ -13,13 +13,12 @@ from heapglass.analysis import leakgroups, leaks
 from heapglass.arguments import find_command, parse
 from heapglass.commands import ask
 from heapglass.errors import BadRequest
-from heapglass.glibc.mangling import MANGLINGS
 from heapglass.heap.target import Near
-from heapglass.memory import Region
 from heapglass.native import compiled, loops
 
 from ..views.asked import document, lines
 from .held import STACK, VARIABLES, HeldHeap
+from .mangling import mangled_heap, store_mangled
 
 MACHINES = pytest.mark.parametrize(
     ("word", "order"), [(8, "little"), (4, "little"), (8, "big"), (4, "big")]
@@ -166,44 +165,14 @@ def test_groups_and_heads_say_the_type_as_far_as_it_is_told():
 
 # --- mangled pointers -----------------------------------------------------------------------------
 
-KEY = 0x71B3_5D09_E2C4_A68F
-
-
-def mangled_heap(word: int) -> HeldHeap:
-    """The key is in the thread's control block."""
-    made = HeldHeap(8, word)
-    made.target.threads = [made.target.threads[0]._replace(tp=STACK + 0xF00)]
-    guard = MANGLINGS[made.layout.abi].guard
-    assert guard is not None
-    made.set_word(STACK + 0xF00 + guard, KEY % (1 << 8 * word))
-    made.memory.regions = with_code(made)  # type: ignore[method-assign]
-    return made
-
-
-def with_code(made: HeldHeap) -> Any:
-    regions = [*made.memory.regions(), Region(CODE, CODE + 0x1000, "r-x", "/program")]
-    return lambda: sorted(regions)
-
-
-CODE = 0x200000
-
-
-def store(made: HeldHeap, at: int, value: int) -> None:
-    """Write a word as PTR_MANGLE does, and behind it the address of code."""
-    word = made.layout.word
-    bits, turn = 8 * word, {8: 17, 4: 9}[word]
-    for number, one in enumerate((value, CODE + 0x123)):
-        mixed = (one ^ KEY) % (1 << bits)
-        made.set_word(at + number * word, (mixed << turn | mixed >> (bits - turn)) % (1 << bits))
-
 
 @pytest.mark.parametrize("word", [8, 4])
 def test_mangled_pointers_hold_blocks_where_what_they_stand_in_is_reached(word: int):
     made = mangled_heap(word)
-    store(made, STACK + 0x900, made.mem(0))
-    store(made, made.mem(0) + 2 * word, made.mem(1) + 8)
-    store(made, made.mem(1) + 2 * word, made.mem(2))
-    store(made, made.mem(4) + 2 * word, made.mem(5))  # 4 itself is leaked
+    store_mangled(made, STACK + 0x900, made.mem(0))
+    store_mangled(made, made.mem(0) + 2 * word, made.mem(1) + 8)
+    store_mangled(made, made.mem(1) + 2 * word, made.mem(2))
+    store_mangled(made, made.mem(4) + 2 * word, made.mem(5))  # 4 itself is leaked
     found = document(made.target, "leaks")
     assert leaked(made) == {3, 4, 5, 6, 7}
     assert found["totals"]["possibly"]["count"] == 2  # 1, and 2 because of it
@@ -213,7 +182,7 @@ def test_mangled_pointers_hold_blocks_where_what_they_stand_in_is_reached(word: 
 
 def test_without_the_key_it_is_said_that_mangled_pointers_are_not_followed():
     made = mangled_heap(8)
-    store(made, STACK + 0x900, made.mem(0))
+    store_mangled(made, STACK + 0x900, made.mem(0))
     made.target.threads = [made.target.threads[0]._replace(tp=None)]
     assert 0 in leaked(made)
     assert document(made.target, "leaks")["mangled"] == "not followed"
@@ -221,7 +190,7 @@ def test_without_the_key_it_is_said_that_mangled_pointers_are_not_followed():
 
 def test_with_32_bits_a_word_counts_only_before_an_address_in_code():
     made = mangled_heap(4)
-    store(made, STACK + 0x900, made.mem(0))
+    store_mangled(made, STACK + 0x900, made.mem(0))
     made.set_word(STACK + 0x904, 0x1234)
     assert 0 in leaked(made)
 

@@ -13,6 +13,7 @@ from heapglass.native import compiled, loops
 
 from ..views.asked import document, lines
 from .held import STACK, VARIABLES, HeldHeap
+from .mangling import mangled_heap, store_mangled
 
 
 @pytest.fixture(params=["python", "native"], autouse=True)
@@ -50,6 +51,7 @@ def test_the_way_from_a_root_is_a_shortest(made: HeldHeap):
         "name": "[stack]",
         "symbol": None,
         "thread": 7,
+        "mangled": False,
     }
     numbers = [made.chunks.index(int(row["chunk"], 16)) for row in found["path"]]
     assert numbers == [3, 2, 5, 6]
@@ -69,6 +71,39 @@ def test_what_no_root_leads_to_has_no_way(made: HeldHeap):
     found = document(made.target, f"refs {made.mem(9):#x} --path")
     assert (found["root"], found["path"]) == (None, [])
     assert any("it is leaked" in line for line in lines(made.target, f"refs {made.mem(9)} --path"))
+
+
+@pytest.mark.parametrize("word", [8, 4])
+def test_mangled_pointers_are_the_way_where_there_is_no_other(word: int):
+    made = mangled_heap(word)
+    store_mangled(made, STACK + 0x900, made.mem(0) + 8)
+    store_mangled(made, made.mem(0) + 2 * word, made.mem(1))
+    made.hold(made.mem(1), 2)
+    store_mangled(made, made.mem(4) + 2 * word, made.mem(5))  # 4 itself is leaked
+    of = {n: document(made.target, f"refs {made.mem(n):#x} --path") for n in range(6)}
+    ways = {
+        n: [made.chunks.index(int(row["chunk"], 16)) for row in found["path"]]
+        for n, found in of.items()
+    }
+    assert ways == {0: [0], 1: [1], 2: [1, 2], 3: [], 4: [], 5: []}
+    roots = {n: of[n]["root"] and (of[n]["root"]["kind"], of[n]["root"]["mangled"]) for n in ways}
+    assert roots == {
+        0: ("stack", True),
+        1: ("chunk", True),
+        2: ("chunk", True),
+        **dict.fromkeys((3, 4, 5)),
+    }
+    (row,) = of[0]["refs"]
+    assert (row["kind"], row["mangled"], row["value"], row["into"]) == (
+        *("stack", True),
+        *(hex(made.mem(0) + 8), 8),
+    )
+    (row,) = of[5]["refs"]  # whoever it is that points there
+    assert (row["chunk"], row["offset"], row["mangled"]) == (hex(made.chunks[4]), 2 * word, True)
+    (row,) = of[2]["refs"]
+    assert not row["mangled"]
+    text = lines(made.target, f"refs {made.mem(0):#x}")
+    assert any(line.endswith("stack of thread 7, sp + 0x100 (mangled)") for line in text)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -34,11 +34,7 @@ class Mangled:
 
 
 def find_mangled(heap: Heap, graph: Numbered, roots: Roots) -> Mangled:
-    """Find the words in roots and blocks that lead to a block once they are demangled.
-
-    With 64 bits no other word does that by chance. With 32 bits one in a few may: only the stack
-    pointers of setjmp count, behind each of which stands an address in code, mangled as well.
-    """
+    """Find the words in roots and blocks that lead to a block once they are demangled."""
     mangling = MANGLINGS.get(heap.layout.abi)
     if mangling is None:
         return Mangled(False, f"how {heap.layout.abi} mangles is not known")
@@ -49,9 +45,23 @@ def find_mangled(heap: Heap, graph: Numbered, roots: Roots) -> Mangled:
         return Mangled(False, "the pointer guard was not found")
     found = Mangled(True, f"the key is in {key.where}")
     if graph.parts:
-        for hidden in _hidden(heap, graph, key, mangling.rotate):
-            _search(heap, graph, roots, hidden, found)
+        _search(heap, graph, roots, key, found)
     return found
+
+
+def _search(heap: Heap, graph: Numbered, roots: Roots, key: Key, found: Mangled) -> None:
+    header = heap.layout.header
+    wanted = graph.parts[0].low + header, graph.parts[-1].high + header
+    for _, buffer in root_buffers(heap, roots):
+        for _, value in mangled_words(heap, buffer, key, *wanted):
+            if graph.row_of(value) is not None:
+                found.in_roots.append(value)
+    for part in graph.parts:
+        for address, value in mangled_words(heap, part.buffer, key, *wanted):
+            if part.low <= address - header < part.high and graph.row_of(value) is not None:
+                holder = graph.row_of(address)
+                if holder is not None:
+                    found.in_blocks.append((holder[0], value))
 
 
 def find_key(heap: Heap) -> Key | None:
@@ -75,53 +85,41 @@ def _places(heap: Heap) -> Iterator[tuple[int, str]]:
             yield thread.tp + offset, f"the control block of thread {thread.id}"
 
 
-def _hidden(heap: Heap, graph: Numbered, key: Key, rotate: int) -> Iterator[Hidden]:
-    """Yield what is looked for, together with addresses in code where a word is not enough."""
-    header = heap.layout.header
-    low, high = graph.parts[0].low + header, graph.parts[-1].high + header
-    if heap.words.size == 8:
-        yield Hidden(low, high, key.value, rotate)
-        return
-    near: list[tuple[int, int]] = []
-    for start, end in _code(heap):
-        if near and start - near[-1][1] < NEAR:
-            near[-1] = near[-1][0], end
-        else:
-            near.append((start, end))
-    for code in near[:MOST_RANGES]:
-        yield Hidden(low, high, key.value, rotate, code)
+def mangled_words(
+    heap: Heap, buffer: Buffer, key: Key, low: int, high: int
+) -> Iterator[tuple[int, int]]:
+    """Yield where mangled words stand whose plain value is in [low, high), and that value.
+
+    With 64 bits a word is one by chance in hardly any program. With 32 bits one in a few may: only
+    the stack pointers of setjmp count, behind each of which stands an address in code, mangled as
+    well.
+    """
+    word, order = heap.words.size, heap.words.order
+    rotate = MANGLINGS[heap.layout.abi].rotate
+    code = _code(heap) if word < 8 else []
+
+    def plain(at: int) -> int:
+        stored = int.from_bytes(buffer.data[at : at + word], order)
+        return demangle(stored, key.value, rotate, word)
+
+    for behind in _near(code)[:MOST_RANGES] if word < 8 else [(0, 0)]:
+        hidden = Hidden(low, high, key.value, rotate, behind)
+        for address in hidden_words(buffer, hidden)[:MOST_WORDS]:
+            at = address - buffer.base
+            if word == 8 or any(start <= plain(at + word) < end for start, end in code):
+                yield address, plain(at)
 
 
 def _code(heap: Heap) -> list[tuple[int, int]]:
     return [(r.start, r.end) for r in heap.target.memory.regions() if "x" in r.perms]
 
 
-def _search(heap: Heap, graph: Numbered, roots: Roots, hidden: Hidden, found: Mangled) -> None:
-    for _, buffer in root_buffers(heap, roots):
-        for _, value in _values(heap, graph, buffer, hidden):
-            found.in_roots.append(value)
-    header = heap.layout.header
-    for part in graph.parts:
-        for address, value in _values(heap, graph, part.buffer, hidden):
-            if part.low <= address - header < part.high:
-                holder = graph.row_of(address)
-                if holder is not None:
-                    found.in_blocks.append((holder[0], value))
-
-
-def _values(
-    heap: Heap, graph: Numbered, buffer: Buffer, hidden: Hidden
-) -> Iterator[tuple[int, int]]:
-    """Yield where in a buffer mangled pointers to blocks stand, and their plain values."""
-    word, order = heap.words.size, heap.words.order
-    paired, code = hidden.behind != (0, 0), _code(heap)
-    for address in hidden_words(buffer, hidden)[:MOST_WORDS]:
-        at = address - buffer.base
-        value, behind = (
-            demangle(int.from_bytes(raw, order), hidden.key, hidden.rotate, word)
-            for raw in (buffer.data[at : at + word], buffer.data[at + word : at + 2 * word])
-        )
-        if paired and not any(start <= behind < end for start, end in code):
-            continue
-        if graph.row_of(value) is not None:
-            yield address, value
+def _near(code: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return ranges, those that are near each other made one."""
+    near: list[tuple[int, int]] = []
+    for start, end in code:
+        if near and start - near[-1][1] < NEAR:
+            near[-1] = near[-1][0], end
+        else:
+            near.append((start, end))
+    return near

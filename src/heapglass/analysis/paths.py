@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
+from itertools import chain
 from typing import NamedTuple
 
 from ..errors import BadRequest
@@ -11,9 +12,10 @@ from ..heap.columns import MMAPPED, UNKNOWN, USED, Columns
 from ..heap.heap import Heap
 from ..native import FROM_ROOT, Buffer, Numbered, words_between
 from .dominators import immediate_dominators
-from .leaks import Sum, chunk_of, graph_of, sum_of, usable_of
-from .refs import Reference, find_root_references
-from .roots import find_roots, scanned
+from .leaks import MOST_ROUNDS, Sum, chunk_of, graph_of, sum_of, usable_of
+from .mangled import Mangled, find_mangled
+from .refs import Reference, find_mangled_references, find_root_references
+from .roots import Roots, as_words, find_roots, scanned
 
 MOST_IN_TREE = 1 << 20  # blocks whose tree is made; more of them are counted
 NOT_REACHED_ONLY = bytes([1]) + bytes(255)  # from how a row was reached to whether it was not
@@ -53,23 +55,43 @@ class Held(NamedTuple):
 def find_path(heap: Heap, chunk: int) -> Path | None:
     """Return a shortest chain of pointers from a root to a block; None if there is none.
 
+    Where no other leads there, a mangled pointer counts as a root, in whatever it stands.
+
     :raises BadRequest: if the chunk holds no block in use.
     :raises NotFound: if the mappings are not known.
     """
     graph = graph_of(heap)
-    target = _row(graph, chunk)
     roots = find_roots(heap)
-    ways = graph.ways_to(scanned(heap, roots), target)
-    if not ways[target]:
+    rows = _way(heap, graph, roots, _row(graph, chunk))
+    if not rows:
         return None
+    links = [_link(graph, row, after) for row, after in zip(rows, [*rows[1:], None])]
+    mem = links[0].chunk + heap.layout.header
+    asked = heap, roots, mem, mem + links[0].usable
+    references = chain(find_root_references(*asked), find_mangled_references(*asked))
+    return Path(next(references, None), links)
+
+
+def _way(heap: Heap, graph: Numbered, roots: Roots, target: int) -> list[int]:
+    """Return the rows on a shortest way from a root to *target*; empty if there is none."""
+    ways = graph.ways_to(scanned(heap, roots), target)
+    values: set[int] = set()
+    mangled = Mangled(False, "") if ways[target] else find_mangled(heap, graph, roots)
+    for _ in range(MOST_ROUNDS):
+        stand = [value for row, value in mangled.in_blocks if ways[row]]
+        known, values = values, {*mangled.in_roots, *stand}
+        if values == known:
+            break
+        words = as_words(heap, sorted(values))
+        ways = graph.ways_to(chain(scanned(heap, roots), [words]), target)
+        if ways[target]:
+            break
+    if not ways[target]:
+        return []
     rows = [target]
     while ways[rows[-1]] != FROM_ROOT:
         rows.append(ways[rows[-1]] - 1)
-    rows.reverse()
-    links = [_link(graph, row, after) for row, after in zip(rows, [*rows[1:], None])]
-    mem = links[0].chunk + heap.layout.header
-    references = find_root_references(heap, roots, mem, mem + links[0].usable)
-    return Path(next(references, None), links)
+    return rows[::-1]
 
 
 def _link(graph: Numbered, row: int, after: int | None) -> Link:

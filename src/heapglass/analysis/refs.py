@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ..glibc.mangling import MANGLINGS
 from ..heap.heap import Chunk, Heap
 from ..heap.target import Near
 from ..native import words_between
 from .demangle import demangle
+from .mangled import find_key, mangled_words
 from .roots import Root, Roots, find_roots, root_buffers
-from .search import Hit, find_pointers
+from .search import Hit, find_pointers, heap_ranges, hit_at
 
 
 class Reference(NamedTuple):
@@ -24,21 +26,36 @@ class Reference(NamedTuple):
     offset: int | None = None  # in the stack from its pointer on, in the file, in the chunk's mem
     chunk: Chunk | None = None  # that holds it
     symbol: str = ""  # a variable's name, or what gdb calls the place on a stack; see `named`
+    mangled: bool = False  # it is stored mangled (by setjmp, atexit); *value* is plain
 
 
 def find_references(heap: Heap, low: int, high: int) -> Iterator[Reference]:
     """Yield every reference to [low, high): roots first, then the heaps, each by address.
 
+    Mangled ones are looked for where there is no other.
+
     :raises NotFound: if the mappings of the target are not known.
     """
     roots = find_roots(heap)
     heap.problems += roots.notes
+    nothing = True
+    for one in _plain_references(heap, roots, low, high):
+        nothing = False
+        yield one
+    if nothing:
+        yield from find_mangled_references(heap, roots, low, high)
+
+
+def _plain_references(heap: Heap, roots: Roots, low: int, high: int) -> Iterator[Reference]:
     yield from find_root_references(heap, roots, low, high)
     for found, value in find_pointers(heap, low, high):
-        hit = _owned(heap, found)
-        kind = "chunk" if hit.chunk is not None else "heap"
-        offset = hit.offset if hit.chunk is not None else None
-        yield Reference(kind, value, hit.address, None, "", offset, hit.chunk)
+        yield _of_heap(_owned(heap, found), value)
+
+
+def _of_heap(hit: Hit, value: int) -> Reference:
+    kind = "chunk" if hit.chunk is not None else "heap"
+    offset = hit.offset if hit.chunk is not None else None
+    return Reference(kind, value, hit.address, None, "", offset, hit.chunk)
 
 
 def find_root_references(heap: Heap, roots: Roots, low: int, high: int) -> Iterator[Reference]:
@@ -52,6 +69,25 @@ def find_root_references(heap: Heap, roots: Roots, low: int, high: int) -> Itera
         for address in words_between(buffer, low, high, mask):
             value = int(buffer.words[(address - buffer.base) // word])
             yield _of_root(root, address, value, stacks.get(root.thread or 0))
+
+
+def find_mangled_references(heap: Heap, roots: Roots, low: int, high: int) -> Iterator[Reference]:
+    """Yield the references to [low, high) that are stored mangled, as far as the key is known."""
+    mangling = MANGLINGS.get(heap.layout.abi)
+    key = find_key(heap) if mangling is not None and mangling.mangled else None
+    if key is None:
+        return
+    stacks = {thread.id: thread.sp for thread in heap.target.threads}
+    for root, buffer in root_buffers(heap, roots):
+        for address, value in mangled_words(heap, buffer, key, low, high):
+            found = _of_root(root, address, value, stacks.get(root.thread or 0))
+            yield found._replace(mangled=True)
+    for start, end in heap_ranges(heap):
+        for base, view in heap.words.spans(start, end):
+            buffer = heap.words.buffer(base, view)
+            for address, value in mangled_words(heap, buffer, key, low, high):
+                found = _of_heap(_owned(heap, hit_at(heap, address)), value)
+                yield found._replace(mangled=True)
 
 
 def named(heap: Heap, one: Reference) -> Reference:

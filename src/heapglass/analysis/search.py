@@ -23,25 +23,26 @@ class Hit(NamedTuple):
 
 def find_bytes(heap: Heap, pattern: bytes, aligned: int) -> Iterator[Hit]:
     """Yield every place in the heaps where *pattern* stands at a multiple of *aligned* bytes."""
-    for start, end in _ranges(heap):
+    for start, end in heap_ranges(heap):
         for low, high in _worth(heap, start, end, len(pattern) - 1 if any(pattern) else None):
             for address in _in_range(heap, low, high, pattern, aligned):
-                yield _hit(heap, address)
+                yield hit_at(heap, address)
 
 
 def find_pointers(heap: Heap, low: int, high: int) -> Iterator[tuple[Hit, int]]:
     """Yield every aligned word of the heaps whose value is in [low, high), with that value."""
-    word, ranges = heap.words.size, _ranges(heap)
+    word, ranges = heap.words.size, heap_ranges(heap)
     for number, (start, end) in enumerate(ranges):
         heap.target.report("searching", number, len(ranges))
         for first, last in _worth(heap, start, end, word if low > 0 else None):
             for base, view in heap.words.spans(first + -(first - start) % word, last):
                 buffer = heap.words.buffer(base, view)
                 for address in words_between(buffer, low, high, heap.layout.address_mask):
-                    yield _hit(heap, address), int(buffer.words[(address - base) // word])
+                    yield hit_at(heap, address), int(buffer.words[(address - base) // word])
 
 
-def _ranges(heap: Heap) -> list[tuple[int, int]]:
+def heap_ranges(heap: Heap) -> list[tuple[int, int]]:
+    """Return where chunks lie: segments and mmapped chunks, ascending."""
     own = [(segment.start, segment.end) for segment in heap.segments]
     return sorted(own + [(chunk.start, chunk.end) for chunk in heap.mmapped])
 
@@ -86,7 +87,8 @@ def _in_range(heap: Heap, start: int, end: int, pattern: bytes, aligned: int) ->
             at = data.find(pattern, at + 1)
 
 
-def _hit(heap: Heap, address: int) -> Hit:
+def hit_at(heap: Heap, address: int) -> Hit:
+    """Return a place in a heap with the chunk that it is in."""
     place = heap.find(address)
     header = heap.layout.header
     if place is not None:

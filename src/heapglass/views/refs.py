@@ -40,6 +40,7 @@ _REF_COLUMNS = (
     Column("state", "state"),
     Column("value", "value", Kind.ADDRESS),
     Column("into", "into mem", Kind.COUNT),
+    Column("mangled", "mangled", in_text=False),
     Column("", "where", in_json=False),
 )
 
@@ -97,12 +98,17 @@ def _reference_row(heap: Heap, one: Reference, mem: int) -> Sequence[Any]:
         state_cell(one.chunk.state) if one.chunk else Absent.NONE,
         Address(one.value),
         (one.value & heap.layout.address_mask) - mem,
+        one.mangled,
         _where(heap, one),
     )
 
 
 def _where(heap: Heap, one: Reference) -> str:
-    """Return the place of a reference in words."""
+    """Return the place of a reference in words, and whether it is stored there as it is."""
+    return f"{_place(heap, one)} (mangled)" if one.mangled else _place(heap, one)
+
+
+def _place(heap: Heap, one: Reference) -> str:
     if one.kind == "register":
         return f"{one.name} of thread {thread_text(heap, one.thread)}"
     if one.kind == "stack":
@@ -139,7 +145,8 @@ def _path(heap: Heap, path: Path | None) -> Iterator[Part]:
         yield Data("root", None)
     else:
         root = {"kind": one.kind, "address": address(one.address), "name": one.name or None}
-        yield Data("root", {**root, "symbol": one.symbol or None, "thread": one.thread})
+        root |= {"symbol": one.symbol or None, "thread": one.thread, "mangled": one.mangled}
+        yield Data("root", root)
         yield Lines([[Tag("from "), Tag(_where(heap, one))]], title)
     header = heap.layout.header
     rows = (
