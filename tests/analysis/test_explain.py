@@ -72,8 +72,12 @@ def test_a_text_that_somebody_saw_loses_its_frame(
 
 def with_message(target: Target, text: bytes, size: int = 0x1000) -> Target:
     """The target with a mapping as glibc makes one for its last words."""
-    at = 0x7FFFF7F00000
-    page = (size.to_bytes(4, "little") + text + b"\n").ljust(0x1000, b"\0")
+    return with_page(target, 0x7FFFF7F00000, size.to_bytes(4, "little") + text + b"\n")
+
+
+def with_page(target: Target, at: int, data: bytes) -> Target:
+    """The target with one more page of memory."""
+    page = data.ljust(0x1000, b"\0")
     regions = [one for one in target.memory.regions() if one.perms[0] == "r"]
     pieces = {one.start: bytes(target.memory.view(one.start, one.end)) for one in regions}
     pieces[at] = page
@@ -108,6 +112,28 @@ def test_the_block_in_hand_is_chosen_among_those_for_which_the_check_fails() -> 
         assert found.chunk == mem - 16
         assert found.cause is not None
         assert (found.cause.kind, found.cause.culprit) == ("double free", mem - 16)
+
+
+def test_a_block_whose_free_is_foretold_comes_before_what_malloc_never_gave() -> None:
+    c = crowd()
+    mem, behind = c.model.malloc(0x1508), c.model.malloc(0x1508)
+    assert behind == mem + 0x1510
+    c.poke(behind - 8, 0x1510)  # P is cleared
+    fake = 0x7FFFF7E00100
+    sizes = b"".join(word.to_bytes(8, "little") for word in (0x21, 0, 0, 0, 0x20))
+    target = with_page(target_of(c.model, c.threads), fake & -0x1000, bytes(0x108) + sizes)
+    said = "double free or corruption (!prev)"
+    for registers, chunk in (((("rbx", fake + 16),), mem - 16), ((("rbx", mem),), mem - 16)):
+        thread = HeapThread(1, registers=registers, stop=Stop(6))
+        target.threads = [thread._replace(**_kept(target))]
+        found = explain_end(Heap(target), said)
+        assert found.chunk == chunk
+        assert (fake in found.others) == (registers[0][1] != mem)
+    c.poke(behind - 8, 0x1511)
+    target = with_page(target_of(c.model, c.threads), fake & -0x1000, bytes(0x108) + sizes)
+    thread = HeapThread(1, registers=(("rbx", fake + 16),), stop=Stop(6))
+    target.threads = [thread._replace(**_kept(target))]
+    assert explain_end(Heap(target), said).chunk == fake
 
 
 def _kept(target: Target) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ..check.finding import Finding
 from ..check.overlap import chain_ends
 from ..check.places import Places
 from .rules import LINKS as LINK_CHECKS
-from .rules import Check
+from .rules import Check, check_of
 
 MOST = 16  # candidates that are told
 # They free a list's chunks one by one: the one that led to nowhere was freed a moment ago.
@@ -42,7 +42,7 @@ def failing_chunks(
         damaged = [one.address for one in findings if one.is_chunk]
         at_hand = {word - places.header for word in hand} | set(hand)
         near = [chunk for chunk in damaged if chunk in at_hand]
-        candidates = chain(near, damaged, candidates)
+        candidates = chain(near, damaged, _foretold(places, check, findings), candidates)
     for chunk in candidates:
         if chunk not in found and check.fails(places, chunk):
             found[chunk] = None
@@ -52,6 +52,15 @@ def failing_chunks(
         freed = (c for c in _at_hand(places, hand) if c in places.heap.marks)
         found = dict.fromkeys(islice(chain(_drained(places), freed), 1))
     return list(found)
+
+
+def _foretold(places: Places, check: Check, findings: Sequence[Finding]) -> Iterator[int]:
+    """Yield the blocks below what is damaged, where to free them comes to this very check."""
+    for finding in findings:
+        aborts = (outcome.says for outcome in finding.outcomes if outcome.abort)
+        below = places.below(finding.address) if finding.is_chunk else None
+        if below is not None and any(check_of(text) == check for text in aborts):
+            yield below
 
 
 def _drained(places: Places) -> Iterator[int]:
