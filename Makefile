@@ -4,15 +4,19 @@
 PYTHON ?= python3
 PY = .venv/bin/python
 BOTH = -n auto --dist worksteal
+# Compiled once, also where the environment keeps Python from writing bytecode: the tests start it
+# some thousand times.
+BYTECODE = import compileall, glob; \
+  [compileall.compile_dir(at, quiet=1) for at in ("src", "gdbext", *glob.glob(".venv/lib*/*/*/elftools"))]
 
-.PHONY: demo test lint unit live gdbs runtimes layouts wheels docs bench fuzz-model fuzz-hostile \
+.PHONY: demo test lint bytecode unit live gdbs runtimes layouts wheels docs bench fuzz-model fuzz-hostile \
   fuzz-native coverage-model abis setup-demo setup-test setup-abis setup-fuzz
 
 demo: setup-demo
 	@PY=$(PY) sh tools/demo.sh
 
 test: setup-test
-	@$(MAKE) --no-print-directory lint runtimes unit live gdbs
+	@$(MAKE) --no-print-directory lint runtimes bytecode unit live gdbs
 
 lint:
 	@echo "== lint, format, types, oldest Python"
@@ -20,6 +24,10 @@ lint:
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/vermin -q -t=3.9- --no-tips --eval-annotations --backport typing src gdbext
+
+bytecode:
+	@$(PY) -c '$(BYTECODE)'
+	@gdb -nx -batch -ex 'python $(BYTECODE)'
 
 runtimes:
 	@echo "== real C libraries for the live tests (kept in .cache/runtimes)"
@@ -43,6 +51,7 @@ gdbs:
 	@$(PY) -m pytest tests/gdbs
 	@for suite in bullseye trixie sid; do \
 	  echo "== what tests/gdb asks, of $$suite's gdb"; \
+	  .cache/gdbs/$$suite/gdb -nx -batch -ex 'python $(BYTECODE)'; \
 	  HEAPGLASS_GDB=$(CURDIR)/.cache/gdbs/$$suite/gdb $(PY) -m pytest $(BOTH) tests/gdb || exit 1; \
 	done
 

@@ -27,6 +27,7 @@ for version in 3.9 3.14 3.13; do
     touch "$folder/.ready-2"
   fi
   echo "== tests under Python $version"
+  "$folder/bin/python" -m compileall -q src
   # The oldest goes by the Python loops, the newest by the compiled ones.
   HEAPGLASS_NATIVE=$([ "$version" = 3.9 ] && echo 0 || echo 1) \
     "$folder/bin/python" -m pytest -n auto --dist worksteal tests --ignore tests/live \

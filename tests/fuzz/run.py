@@ -20,7 +20,7 @@ from .mutate import recipes
 from .recipe import HOSTILE, Recipe
 from .worker import SECONDS
 
-SOME = 8  # commands that are asked of each target, of some fifty
+SOME = 6  # commands that are asked of each target, of some fifty
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60 * SECONDS  # seconds without any verdict, after which a worker is taken as lost
 
