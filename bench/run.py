@@ -6,7 +6,8 @@ For each size: a program is filled, its core is taken, and the shell door is ask
 loops and with the Python ones. For a million chunks gdb is asked too, live and on the core, and GEF
 (--gef) beside it. CPU seconds of the whole process (user and system, best of --repeat), its largest
 resident set, and the ratio to the C loop of the same run. Peers that are found (chap,
-core_analyzer) run on the same core. Prints Markdown: docs/performance.md is such a run.
+core_analyzer) run on the same cores, up to ten million chunks; what takes them longer than
+--patience is given up. Prints Markdown: docs/performance.md is such a run.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import argparse
 import json
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,7 +46,7 @@ WITH_PYTHON = ("stats", "leaks")  # asked of the Python loops also where there a
 MOST_FOR_PYTHON, MOST_AT_ALL = 1, 10  # millions of chunks for all commands, and for those two
 IN_GDB = ("", "chunks --limit 20", "bins", "chunks --all", "leaks")
 IN_GEF = ("", "heap chunks", "heap bins")
-PATIENCE = 900  # seconds for a peer
+IN_PEERS = {"chap": "count leaked\n", "core_analyzer": "heap\nquit\n"}
 
 
 class Cost(NamedTuple):
@@ -51,6 +55,7 @@ class Cost(NamedTuple):
     seconds: float  # of CPU time, user and system
     mebibytes: int  # largest resident set
     output: str
+    status: int = 0  # negative: the signal that ended it
 
 
 def cost(words: Sequence[str], out: Path | None = None, repeat: int = 1, **more: str) -> Cost:
@@ -58,22 +63,40 @@ def cost(words: Sequence[str], out: Path | None = None, repeat: int = 1, **more:
 
     :raises SystemExit: if it fails.
     """
-    return min(_once(words, out, more) for _ in range(repeat))
+    found = min(once(words, out, more) for _ in range(repeat))
+    if found.status not in (0, 1):
+        sys.exit(f"{' '.join(words)} ended with {found.status}: {found.output[-400:]}")
+    return found
 
 
-def _once(words: Sequence[str], out: Path | None, more: dict[str, str]) -> Cost:
+def once(
+    words: Sequence[str],
+    out: Path | None = None,
+    more: Mapping[str, str] = MappingProxyType({}),
+    typed: str = "",
+    patience: int | None = None,
+) -> Cost:
+    """Run a process once, with so much CPU time at the most; *typed* is its standard input."""
     environment = {**os.environ, **more}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # as installed: compiled by an earlier run
-    with tempfile.TemporaryFile("w+") as kept, (out or Path(os.devnull)).open("w") as file:
-        output = kept if out is None else file
-        process = subprocess.Popen(words, stdout=output, stderr=subprocess.DEVNULL, env=environment)
+
+    with ExitStack() as files:
+        kept = files.enter_context(tempfile.TemporaryFile("w+"))
+        given = files.enter_context(tempfile.TemporaryFile("w+"))
+        output = kept if out is None else files.enter_context(out.open("w"))
+        given.write(typed)
+        given.seek(0)
+        process = subprocess.Popen(
+            words, stdin=given, stdout=output, stderr=subprocess.DEVNULL, env=environment
+        )
+        if patience is not None:
+            resource.prlimit(process.pid, resource.RLIMIT_CPU, (patience, patience))
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         kept.seek(0)
         said = kept.read()
-    if process.returncode not in (0, 1):
-        sys.exit(f"{' '.join(words)} ended with {process.returncode}: {said[-400:]}")
-    return Cost(used.ru_utime + used.ru_stime, used.ru_maxrss >> 10, said)
+    seconds = used.ru_utime + used.ru_stime
+    return Cost(seconds, used.ru_maxrss >> 10, said, process.returncode)
 
 
 def build(folder: Path) -> None:
@@ -197,27 +220,29 @@ def in_gdb(folder: Path, core: Path, options: argparse.Namespace) -> None:
         source = ["-ex", f"source {options.gef}"]
         for line in IN_GEF:
             ask = [*source, *(["-ex", line] if line else [])]
-            said = f"{took(live, ask, 1) - own[0]:.2f} s"
-            row(f"GEF: {f'`{line}`' if line else '(its start)'}", said, "")
+            words = [*setup, *live, *ask, program]
+            found = once(words, out, patience=options.patience)
+            name = f"GEF: {f'`{line}`' if line else '(its start)'}"
+            row(name, taken(found._replace(seconds=found.seconds - own[0])), "")
 
 
-def peers(core: Path) -> None:
+def taken(found: Cost) -> str:
+    """Return what a peer took, or that it was given up."""
+    given_up = "" if found.status in (0, 1) else "not done after "
+    return f"{given_up}{found.seconds:.2f} s, {found.mebibytes} MiB"
+
+
+def peers(folder: Path, core: Path, patience: int) -> None:
     """Print what peers take that are on this machine."""
-    found = [name for name in ("chap", "core_analyzer") if shutil.which(name)]
-    if not found:
-        print("\nNeither chap nor core_analyzer is on this machine.")
-    for name in found:
-        start = time.monotonic()
-        asked = {"chap": "count leaked\n", "core_analyzer": "heap\nquit\n"}[name]
-        done = subprocess.run(
-            [name, str(core)],
-            check=False,
-            input=asked,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
-        print(f"\n{name}: {time.monotonic() - start:.1f} s: {done.stdout.strip()[-200:]}")
+    for name, asked in IN_PEERS.items():
+        if not shutil.which(name):
+            print(f"\n{name} is not on this machine.")
+            continue
+        found = once([name, str(core)], typed=asked, patience=patience)
+        said = " ".join(found.output.split()[-8:])
+        print(f"\n{name}, `{asked.split()[0]} …`: {taken(found)}: {said}")
+        for left in folder.glob("*.core.*"):
+            left.unlink()  # what it wrote beside the core
 
 
 def row(*cells: object) -> None:
@@ -235,6 +260,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3, help="runs, of which the best counts")
     parser.add_argument("--gdb", default="gdb")
     parser.add_argument("--gef", type=Path, help="GEF's gef.py, to be measured too")
+    parser.add_argument("--patience", type=int, default=900, help="CPU seconds for a peer")
     parser.add_argument("--keep", type=Path, help="a folder for the cores, taken again if there")
     options = parser.parse_args()
     processors = os.cpu_count()
@@ -254,8 +280,8 @@ def main() -> None:
                     took[millions] = seconds
                 if millions == 1 and threads == 1:
                     in_gdb(folder, core, options)
-                if threads == 1:
-                    peers(core)
+                if threads == 1 and millions <= MOST_AT_ALL:
+                    peers(folder, core, options.patience)
                 if options.keep is None:
                     core.unlink()
     growth(took)
