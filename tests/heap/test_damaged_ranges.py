@@ -32,7 +32,7 @@ def test_blocks_go_from_what_can_be_read_to_the_next_region():
 def test_a_search_ends_though_the_heap_says_to_be_endless(monkeypatch: pytest.MonkeyPatch):
     made = MadeHeap([0x21, 0x21])
     heap = made.heap()
-    monkeypatch.setattr("heapglass.analysis.search.heap_ranges", lambda _: [(BASE, BASE + HUGE)])
+    monkeypatch.setattr("heapglass.analysis.search._ranges", lambda _: [(BASE, BASE + HUGE)])
 
     size_word = (0x21).to_bytes(8, "little")
     assert [hit.address for hit in find_bytes(heap, size_word, 8)] == [BASE + 8, BASE + 0x28]

@@ -12,7 +12,7 @@ from ..native import words_between
 from .demangle import demangle
 from .mangled import find_key, mangled_words
 from .roots import Root, Roots, find_roots, root_buffers
-from .search import Hit, find_pointers, heap_ranges, hit_at
+from .search import Hit, find_pointers, heap_buffers, hit_at
 
 
 class Reference(NamedTuple):
@@ -82,12 +82,10 @@ def find_mangled_references(heap: Heap, roots: Roots, low: int, high: int) -> It
         for address, value in mangled_words(heap, buffer, key, low, high):
             found = _of_root(root, address, value, stacks.get(root.thread or 0))
             yield found._replace(mangled=True)
-    for start, end in heap_ranges(heap):
-        for base, view in heap.words.spans(start, end):
-            buffer = heap.words.buffer(base, view)
-            for address, value in mangled_words(heap, buffer, key, low, high):
-                found = _of_heap(_owned(heap, hit_at(heap, address)), value)
-                yield found._replace(mangled=True)
+    for buffer in heap_buffers(heap, zeros=False):
+        for address, value in mangled_words(heap, buffer, key, low, high):
+            found = _of_heap(_owned(heap, hit_at(heap, address)), value)
+            yield found._replace(mangled=True)
 
 
 def named(heap: Heap, one: Reference) -> Reference:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..heap.heap import Chunk, Heap
 from ..memory import Sparse
-from ..native import words_between
+from ..native import Buffer, words_between
 
 BLOCK = 64 << 20
 EVERY_BIT = (1 << 64) - 1
@@ -23,7 +23,7 @@ class Hit(NamedTuple):
 
 def find_bytes(heap: Heap, pattern: bytes, aligned: int) -> Iterator[Hit]:
     """Yield every place in the heaps where *pattern* stands at a multiple of *aligned* bytes."""
-    for start, end in heap_ranges(heap):
+    for start, end in _ranges(heap):
         for low, high in _worth(heap, start, end, len(pattern) - 1 if any(pattern) else None):
             for address in _in_range(heap, low, high, pattern, aligned):
                 yield hit_at(heap, address)
@@ -31,18 +31,23 @@ def find_bytes(heap: Heap, pattern: bytes, aligned: int) -> Iterator[Hit]:
 
 def find_pointers(heap: Heap, low: int, high: int) -> Iterator[tuple[Hit, int]]:
     """Yield every aligned word of the heaps whose value is in [low, high), with that value."""
-    word, ranges = heap.words.size, heap_ranges(heap)
+    word = heap.words.size
+    for buffer in heap_buffers(heap, low <= 0):
+        for address in words_between(buffer, low, high, heap.layout.address_mask):
+            yield hit_at(heap, address), int(buffer.words[(address - buffer.base) // word])
+
+
+def heap_buffers(heap: Heap, zeros: bool) -> Iterator[Buffer]:
+    """Yield what of the heaps can be read, from multiples of the word on; *zeros*: those, too."""
+    word, ranges = heap.words.size, _ranges(heap)
     for number, (start, end) in enumerate(ranges):
         heap.target.report("searching", number, len(ranges))
-        for first, last in _worth(heap, start, end, word if low > 0 else None):
+        for first, last in _worth(heap, start, end, None if zeros else word):
             for base, view in heap.words.spans(first + -(first - start) % word, last):
-                buffer = heap.words.buffer(base, view)
-                for address in words_between(buffer, low, high, heap.layout.address_mask):
-                    yield hit_at(heap, address), int(buffer.words[(address - base) // word])
+                yield heap.words.buffer(base, view)
 
 
-def heap_ranges(heap: Heap) -> list[tuple[int, int]]:
-    """Return where chunks lie: segments and mmapped chunks, ascending."""
+def _ranges(heap: Heap) -> list[tuple[int, int]]:
     own = [(segment.start, segment.end) for segment in heap.segments]
     return sorted(own + [(chunk.start, chunk.end) for chunk in heap.mmapped])
 
