@@ -63,10 +63,11 @@ def cost(words: Sequence[str], out: Path | None = None, repeat: int = 1, **more:
 
     :raises SystemExit: if it fails.
     """
-    found = min(once(words, out, more) for _ in range(repeat))
-    if found.status not in (0, 1):
-        sys.exit(f"{' '.join(words)} ended with {found.status}: {found.output[-400:]}")
-    return found
+    found = [once(words, out, more) for _ in range(repeat)]
+    for one in found:
+        if one.status not in (0, 1):
+            sys.exit(f"{' '.join(words)} ended with {one.status}: {one.output[-400:]}")
+    return min(found)
 
 
 def once(
@@ -79,7 +80,6 @@ def once(
     """Run a process once, with so much CPU time at the most; *typed* is its standard input."""
     environment = {**os.environ, **more}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # as installed: compiled by an earlier run
-
     with ExitStack() as files:
         kept = files.enter_context(tempfile.TemporaryFile("w+"))
         given = files.enter_context(tempfile.TemporaryFile("w+"))

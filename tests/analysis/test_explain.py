@@ -123,12 +123,12 @@ def test_a_block_whose_free_is_foretold_comes_before_what_malloc_never_gave() ->
     sizes = b"".join(word.to_bytes(8, "little") for word in (0x21, 0, 0, 0, 0x20))
     target = with_page(target_of(c.model, c.threads), fake & -0x1000, bytes(0x108) + sizes)
     said = "double free or corruption (!prev)"
-    for registers, chunk in (((("rbx", fake + 16),), mem - 16), ((("rbx", mem),), mem - 16)):
-        thread = HeapThread(1, registers=registers, stop=Stop(6))
+    for hand in (fake + 16, mem):
+        thread = HeapThread(1, registers=(("rbx", hand),), stop=Stop(6))
         target.threads = [thread._replace(**_kept(target))]
         found = explain_end(Heap(target), said)
-        assert found.chunk == chunk
-        assert (fake in found.others) == (registers[0][1] != mem)
+        assert found.chunk == mem - 16
+        assert (fake in found.others) == (hand != mem)
     c.poke(behind - 8, 0x1511)
     target = with_page(target_of(c.model, c.threads), fake & -0x1000, bytes(0x108) + sizes)
     thread = HeapThread(1, registers=(("rbx", fake + 16),), stop=Stop(6))

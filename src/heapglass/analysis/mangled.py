@@ -65,7 +65,10 @@ def _search(heap: Heap, graph: Numbered, roots: Roots, key: Key, found: Mangled)
 
 
 def find_key(heap: Heap) -> Key | None:
-    """Return the pointer guard; None if it cannot be found, or is zero."""
+    """Return the pointer guard; None if it is not found, is zero, or nothing is mangled."""
+    mangling = MANGLINGS.get(heap.layout.abi)
+    if mangling is None or not mangling.mangled:
+        return None
     for address, where in _places(heap):
         try:
             value = heap.words.word(address)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ..glibc.mangling import MANGLINGS
 from ..heap.heap import Chunk, Heap
 from ..heap.target import Near
 from ..native import words_between
@@ -73,8 +72,7 @@ def find_root_references(heap: Heap, roots: Roots, low: int, high: int) -> Itera
 
 def find_mangled_references(heap: Heap, roots: Roots, low: int, high: int) -> Iterator[Reference]:
     """Yield the references to [low, high) that are stored mangled, as far as the key is known."""
-    mangling = MANGLINGS.get(heap.layout.abi)
-    key = find_key(heap) if mangling is not None and mangling.mangled else None
+    key = find_key(heap)
     if key is None:
         return
     stacks = {thread.id: thread.sp for thread in heap.target.threads}

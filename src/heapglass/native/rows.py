@@ -108,11 +108,8 @@ class Numbered:
     def bytes_of(self, row: int) -> memoryview:
         """Return the bytes of a row's block, as far as the buffer has them."""
         part, at = self.place(row)
-        size = part.sizes[at] & ~SIZE_BITS
-        offset = part.addresses[at] + 2 * self.word - part.buffer.base
-        if offset < 0 or size <= part.less:
-            return memoryview(b"")
-        return part.buffer.data[offset : offset + size - part.less]
+        start, end = self._extent(part, at)
+        return part.buffer.data[start:end]
 
     def words_of(self, row: int) -> memoryview:
         """Return the words of a row's block, as far as the buffer has them."""
@@ -121,15 +118,17 @@ class Numbered:
 
     def words_at(self, part: Rows, at: int) -> memoryview:
         """Return the words of the block at a number of a part's columns; see `words_of`."""
-        size = part.sizes[at] & ~SIZE_BITS
-        offset = part.addresses[at] + 2 * self.word - part.buffer.base
-        if offset < 0 or size <= part.less:
-            return memoryview(b"")
-        end = offset + size - part.less
-        if offset % self.word:
-            data = part.buffer.data[offset:end]
+        start, end = self._extent(part, at)
+        if start % self.word:
+            data = part.buffer.data[start:end]
             return Buffer(data, 0, self.word, part.buffer.order).words
-        return part.buffer.words[offset // self.word : end // self.word]
+        return part.buffer.words[start // self.word : end // self.word]
+
+    def _extent(self, part: Rows, at: int) -> tuple[int, int]:
+        """Return where a block begins and ends in its part's buffer; (0, 0) if before it."""
+        size = part.sizes[at] & ~SIZE_BITS
+        start = part.addresses[at] + 2 * self.word - part.buffer.base
+        return (0, 0) if start < 0 or size <= part.less else (start, start + size - part.less)
 
     def by_part(self, rows: Sequence[int]) -> Iterator[tuple[Rows, array[int]]]:
         """Yield the parts of ascending rows, with the rows' numbers in the part's columns."""
