@@ -60,6 +60,28 @@ struct machine
 };
 
 static void
+few_rows (const struct span *span, const struct machine *m)
+{
+  u64 start = span->base + (take (2) ? take (span->length + 64) - 16 : 0);
+  u64 end = span->base + span->length + take (64), stretch = take (2) ? take (64) : take (0);
+  u64 room = 4 + take (6), *addresses = block (8 * room), *sizes = block (8 * room);
+  u64 marked = take (4), *marks = block (8 * marked), calls = 0;
+  for (u64 i = 0; i < marked; i++)
+    marks[i] = (i ? marks[i - 1] : span->base) + take (256);
+  struct seen seen = { .at = start, .until = start };
+  while (!seen.done)
+    {
+      u64 kept = hg_landmarks (span, end, m->word, m->swap, m->alignment, m->least, marks, marked,
+                               stretch, &seen, addresses, sizes, room);
+      check (kept <= room, "a walk by landmarks keeps to its room");
+      check (calls++ <= span->length, "a walk by landmarks ends");
+    }
+  free (marks);
+  free (addresses);
+  free (sizes);
+}
+
+static void
 walks (const struct span *span, const struct machine *m)
 {
   u64 word = m->word, from = span->base + take (span->length + 64) - 16;
@@ -266,6 +288,7 @@ LLVMFuzzerTestOneInput (const u8 *data, size_t size)
   struct span span = { NULL, take (2048), 0x10000 + 8 * take (4) };
   span.data = bytes (span.length);
   walks (&span, &m);
+  few_rows (&span, &m);
   graph (&span, &m);
   free ((void *) span.data);
   return 0;

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heapglass.native import IN_USE, Buffer, Cells, Chain, Hidden, compiled, loops
+from heapglass.native import IN_USE, Buffer, Cells, Chain, Hidden, Keep, compiled, loops
 
 BASE = 0x7F0000001000
 MOST = (1 << 64) - 1
@@ -43,6 +43,17 @@ def buffers(draw: st.DrawFn) -> Buffer:
     return Buffer(memoryview(data[: len(data) - cut]), base, word, order)
 
 
+@st.composite
+def chunks(draw: st.DrawFn) -> Buffer:
+    """Chunks that lie behind each other, on any machine; what follows them may be anything."""
+    word, order = draw(MACHINES)
+    sizes = draw(st.lists(st.sampled_from([0x20, 0x21, 0x21, 0x21, 0x31, 0x40, 0x61]), max_size=40))
+    mark = ("<" if order == "little" else ">") + ("2Q" if word == 8 else "2I")
+    rows = (struct.pack(mark, 0, size).ljust(size & ~7, b"\0") for size in sizes)
+    data = b"".join(rows) + struct.pack(mark, 0, draw(SIZES))
+    return Buffer(memoryview(data), BASE if word == 8 else BASE & 0xFFFFFFFF, word, order)
+
+
 def native() -> compiled.Loops:
     assert NATIVE is not None, "the compiled loops are missing: pip install -e . with a C compiler"
     return NATIVE
@@ -70,6 +81,61 @@ def test_walks_agree(buffer: Buffer, first: int, length: int, alignment: int, le
         stop = these.walk_sizes(buffer, start, start + length, alignment, least, *columns)
         answers.append((stop, *(column.tolist() for column in columns)))
     assert answers[0] == answers[1]
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    st.one_of(buffers(), chunks()),
+    st.tuples(st.sampled_from([0, 0, 0, 8, -2, 3]), st.integers(-20, 2000)),
+    st.sampled_from([8, 16]),
+    st.sampled_from([16, 32]),
+    st.lists(st.integers(0, 128), max_size=6),
+    st.sampled_from([1, 0x40, 0x100, MOST]),
+)
+def test_walks_that_keep_few_rows_agree(
+    buffer: Buffer,
+    at: tuple[int, int],
+    alignment: int,
+    least: int,
+    marked: list[int],
+    stretch: int,
+):
+    start = buffer.base + at[0] * buffer.word
+    keep = Keep(array("Q", sorted({buffer.base + 8 * mark for mark in marked})), stretch)
+    answers = []
+    for these in (loops, native()):
+        columns = array("Q", [7]), array("Q", [8])
+        asked = buffer, start, start + at[1], alignment, least
+        stop = these.walk_landmarks(*asked, keep, *columns)
+        answers.append((stop, *(column.tolist() for column in columns)))
+    assert answers[0] == answers[1]
+
+    whole = array("Q"), array("Q")
+    assert answers[0][0] == loops.walk_sizes(*asked, *whole)
+    rows = list(zip(*whole))
+    wanted = {*rows[:1], *rows[-2:]}
+    for number, (row, _) in enumerate(rows):
+        if row in keep.marks or not rows[min(number + 1, len(rows) - 1)][1] & 1:  # P behind it
+            wanted |= {*rows[number : number + 2]}
+    kept = list(zip(*(column[1:] for column in answers[0][1:])))
+    assert kept == sorted({*kept})
+    assert wanted <= {*kept} <= {*rows}
+
+
+def test_a_walk_that_keeps_few_rows_goes_on_where_its_room_ended(monkeypatch: pytest.MonkeyPatch):
+    sizes = [0x21, 0x20, 0x31, 0x40, 0x21, 0x21, 0x21, 0x30] * 40
+    data = b"".join(struct.pack("<QQ", 0, size) + bytes((size & ~7) - 16) for size in sizes)
+    buffer = Buffer(memoryview(data), BASE, 8, "little")
+    keep = Keep(array("Q", range(BASE, BASE + len(data), 0x150)), 0x400)
+    answers = []
+    for room in (1 << 14, 7, 5):
+        monkeypatch.setattr(compiled, "KEPT", room)
+        columns = array("Q"), array("Q")
+        asked = buffer, BASE, BASE + len(data), 16, 32
+        stop = native().walk_landmarks(*asked, keep, *columns)
+        answers.append((stop, *(column.tolist() for column in columns)))
+    assert answers[0] == answers[1] == answers[2]
+    assert answers[0][0] == BASE + len(data)
 
 
 @settings(max_examples=600, deadline=None)

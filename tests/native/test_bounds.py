@@ -40,6 +40,9 @@ def test_nothing_outside_of_a_buffer_is_touched(tmp_path: Path):
     [
         ("at < end && count < room && last - at >= 2 * (u64) word", "at < end && count < room"),
         ("at < end && count < room &&", "at < end &&"),
+        ("while (room - count >= 4)", "while (1)"),
+        ("at >= end || last - at < 2 * (u64) word", "at >= end"),
+        ("seen->mark < marked && marks[seen->mark] < at", "marks[seen->mark] < at"),
         ("if (found < room)", "if (1)"),
         ("if (next[group] < ends[group])", "if (1)"),
         ("span->length - offset < 4 * (u64) word", "0"),

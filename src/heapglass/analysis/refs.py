@@ -107,8 +107,7 @@ def _owned(heap: Heap, hit: Hit) -> Hit:
     """Return a hit in a prev_size as one in the block before, whose last word that is in use."""
     if hit.offset != -heap.layout.header or hit.chunk is None:
         return hit
-    place = heap.find(hit.address - heap.words.size)
-    before = None if place is None else heap.chunk_at(*place)
+    before = heap.holding(hit.address - heap.words.size)
     if before is None or before.state not in ("used", None):
         return hit
     return Hit(hit.address, before, hit.address - before.address - heap.layout.header)

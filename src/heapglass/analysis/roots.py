@@ -60,7 +60,7 @@ def find_roots(heap: Heap) -> Roots:
     stacks, dead = _stacks(heap, regions)
     taken = _joined([*_heap_ranges(heap), *_own_variables(heap), *dead])
     ranges = list(_writable(regions, taken, stacks))
-    for segment in heap.segments:
+    for segment in heap.outlined:
         ranges += [Root(gap.start, gap.end, "damaged") for gap in segment.columns.gaps]
     registers = [(thread, name, value) for thread in threads for name, value in thread.registers]
     registers += _dtvs(heap)
@@ -93,7 +93,7 @@ def _unknown(threads: Sequence[HeapThread]) -> list[str]:
 
 
 def _heap_ranges(heap: Heap) -> Iterator[Range]:
-    for segment in heap.segments:
+    for segment in heap.outlined:
         whole = heap.heap_max if segment.kind == "heap" else 0
         yield segment.start, max(segment.end, segment.start + whole)
     for chunk in heap.mmapped:

@@ -48,7 +48,7 @@ def heap_buffers(heap: Heap, zeros: bool) -> Iterator[Buffer]:
 
 
 def _ranges(heap: Heap) -> list[tuple[int, int]]:
-    own = [(segment.start, segment.end) for segment in heap.segments]
+    own = [(segment.start, segment.end) for segment in heap.outlined]
     return sorted(own + [(chunk.start, chunk.end) for chunk in heap.mmapped])
 
 
@@ -94,10 +94,8 @@ def _in_range(heap: Heap, start: int, end: int, pattern: bytes, aligned: int) ->
 
 def hit_at(heap: Heap, address: int) -> Hit:
     """Return a place in a heap with the chunk that it is in."""
-    place = heap.find(address)
-    header = heap.layout.header
-    if place is not None:
-        chunk = heap.chunk_at(*place)
+    chunk, header = heap.holding(address), heap.layout.header
+    if chunk is not None:
         return Hit(address, chunk, address - chunk.address - header)
     mapped = heap.find_mmapped(address)
     if mapped is not None:

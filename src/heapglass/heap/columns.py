@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..errors import MemoryFault
 from ..glibc.layout import PREV_INUSE, SIZE_BITS
-from ..native import Buffer, Chain, find_chain, walk_sizes
+from ..native import Buffer, Chain, Keep, find_chain, walk_landmarks, walk_sizes
 from .words import Words
 
 # States, as stored in the column; UNKNOWN is what neither flags nor lists prove.
@@ -28,6 +28,7 @@ STATE_NAMES = (
 
 
 MOST_SEARCHED = 16 << 20  # bytes in which the foot of a destroyed free chunk is looked for
+STRETCH = 1 << 16  # bytes between two landmarks, roughly
 CHAIN = 64  # chunks behind each other that are taken for chunks, though nothing proves them
 FEWEST, MOST_AT_ONCE = 64, 1 << 16  # words that are looked at in one piece
 
@@ -77,6 +78,10 @@ class Columns:
             return None
         return row
 
+    def walk(self, buffer: Buffer, start: int, end: int, alignment: int, least: int) -> int:
+        """Append the chunks from *start* to *end*; return where that stopped, see `walk_sizes`."""
+        return walk_sizes(buffer, start, end, alignment, least, self.addresses, self.sizes)
+
     def append(self, address: int, size_field: int) -> None:
         """Add a row whose size the walk does not believe: fencepost, top, corrupt."""
         self.addresses.append(address)
@@ -86,6 +91,35 @@ class Columns:
         """Take back the last row, which the walk believed."""
         self.addresses.pop()
         self.sizes.pop()
+
+
+@dataclass
+class Landmarks(Columns):
+    """Few rows of a segment, enough to find any other from; see `walk_landmarks`.
+
+    *marks* are the chunks of the lists. What the flags and the lists say of these rows is what they
+    say in the columns of all; a row that is left out has P set behind it and is in no list.
+    """
+
+    marks: array[int] = field(default_factory=lambda: array("Q"))
+
+    def walk(self, buffer: Buffer, start: int, end: int, alignment: int, least: int) -> int:
+        """Append the landmarks from *start* to *end*; return where the walk stopped."""
+        keep = Keep(self.marks, STRETCH)
+        return walk_landmarks(
+            buffer, start, end, alignment, least, keep, self.addresses, self.sizes
+        )
+
+    def left_out(self, address: int) -> tuple[int, int] | None:
+        """Return the range of rows that were left out around an address; None if there are none."""
+        row = bisect_right(self.addresses, address) - 1
+        if not 0 <= row < len(self) - 1 or self.states[row] in (TOP, FENCEPOST, CORRUPT):
+            return None
+        start = self.addresses[row] + (self.sizes[row] & ~SIZE_BITS)
+        number = bisect_right([gap.start for gap in self.gaps], start) - 1
+        if number >= 0 and start < self.gaps[number].end:
+            return None
+        return (start, self.addresses[row + 1]) if start <= address else None
 
 
 class Stop(NamedTuple):
@@ -172,9 +206,7 @@ class Walker:
             span = self._span(address)
             if span is None:
                 return Stop(address, "missing", "the memory of this chunk is missing")
-            stop = walk_sizes(
-                span, address, end, self._align, self._min, columns.addresses, columns.sizes
-            )
+            stop = columns.walk(span, address, end, self._align, self._min)
             if stop == address:
                 return self._why(address, end)
             address = stop

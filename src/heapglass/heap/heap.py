@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
 from ..glibc.layout import SIZE_BITS, Layout
 from .arena import Arena, read_ring
-from .columns import MMAPPED, STATE_NAMES, Columns
+from .columns import MMAPPED, STATE_NAMES, STRETCH, Columns, Landmarks
 from .lists import FreeList, bin_lists, fast_lists
 from .mmapped import MmappedChunk, MmappedFinder
 from .params import Params, read_params, read_variables
@@ -50,6 +52,7 @@ class Heap:
         self.words = Words(target.memory, target.layout)
         self.problems: list[str] = []
         self.page_size = target.page_size
+        self._stretch: tuple[tuple[int, int], Columns] | None = None  # the one walked last
         self.mmapped_accounted = True  # whether the mmapped chunks are those of mp_; once read
 
     @cached_property
@@ -128,6 +131,29 @@ class Heap:
     @cached_property
     def segments(self) -> list[Segment]:
         """Every segment with its chunks walked and judged, ascending by address."""
+        found, problems = self._walk(Columns)
+        if "_outline" not in self.__dict__:  # else they were said
+            self.problems += problems
+        return found
+
+    @property
+    def outlined(self) -> list[Segment]:
+        """Every segment, for what asks where they lie or for few chunks: rows may be left out.
+
+        That is `segments` where those were asked for; else it costs no memory for each chunk.
+        """
+        return self.segments if "segments" in self.__dict__ else self._outline
+
+    @cached_property
+    def _outline(self) -> list[Segment]:
+        marks = array("Q", sorted(mark for mark in self.marks if 0 <= mark < 1 << 64))
+        found, problems = self._walk(lambda: Landmarks(marks=marks))
+        self.problems += problems
+        return found
+
+    def _walk(self, make: Callable[[], Columns]) -> tuple[list[Segment], list[str]]:
+        """Walk and judge every segment into columns of a kind; what is wrong is returned."""
+        problems: list[str] = []
         main = self.arenas[0]
         finder = MainHeap(
             self.words,
@@ -136,25 +162,30 @@ class Heap:
             self.target.memory.regions(),
             self.anchors,
             self.page_size,
+            make,
         )
         report, heaps = self.target.report, self.heap_segments
         report(WALKING, 0, len(heaps))
         found = finder.pieces()
-        self.problems += finder.problems
-        for number, heap in enumerate(heaps):
+        problems += finder.problems
+        for number, unwalked in enumerate(heaps):
             report(WALKING, number, len(heaps))
+            heap = replace(unwalked, columns=make())
             walk_segment(self.words, heap, self.anchors)
             found.append(heap)
-        self._say_blind(found)
-        judge = Judge(self.lists, self.marks, self._blind_below, self.problems)
+        problems += self._said_of_blind(found)
+        judge = self._judge(problems)
         for segment in found:
             judge.judge(segment.columns)
             for gap in segment.columns.gaps:
                 said = f"{gap.start:#x}: {gap.reason}; nothing is known up to {gap.end:#x}"
                 if gap.by_chain:
                     said += ", from where on chunks lie behind each other (the first may be older)"
-                self.problems.append(said)
-        return sorted(found, key=lambda segment: segment.start)
+                problems.append(said)
+        return sorted(found, key=lambda segment: segment.start), problems
+
+    def _judge(self, problems: list[str]) -> Judge:
+        return Judge(self.lists, self.marks, self._blind_below, problems)
 
     def _main_start(self, main: Arena) -> int:
         """Return sbrk_base, or where the mapping that top lies in begins if mp_ is not known."""
@@ -173,14 +204,15 @@ class Heap:
             return 0 if self.target.threads else self._tcache_largest()
         return self._tcache_largest()
 
-    def _say_blind(self, segments: Sequence[Segment]) -> None:
-        if self._blind_below and any(len(segment.columns) for segment in segments):
-            unknown = [str(t.id) for t in self.target.threads if t.tcache_state == "unknown"]
-            whose = f"of thread {', '.join(unknown)}" if unknown else "of every thread"
-            self.problems.append(
-                f"the tcache {whose} was not found: chunks of up to {self._blind_below:#x} bytes "
-                "that look used may be cached, and are not known"
-            )
+    def _said_of_blind(self, segments: Sequence[Segment]) -> list[str]:
+        if not self._blind_below or not any(len(segment.columns) for segment in segments):
+            return []
+        unknown = [str(t.id) for t in self.target.threads if t.tcache_state == "unknown"]
+        whose = f"of thread {', '.join(unknown)}" if unknown else "of every thread"
+        return [
+            f"the tcache {whose} was not found: chunks of up to {self._blind_below:#x} bytes "
+            "that look used may be cached, and are not known"
+        ]
 
     def _tcache_largest(self) -> int:
         largest = self.params.get("tcache_max_bytes")
@@ -218,7 +250,7 @@ class Heap:
         if main.has_top(self.layout) and main.contiguous and base:
             taken.append((base, top_end(self.words, main)))
         elif main.has_top(self.layout):
-            taken += [(s.start, s.end) for s in self.segments if s.arena == main.address]
+            taken += [(s.start, s.end) for s in self.outlined if s.arena == main.address]
         return sorted(taken)
 
     # --- chunks ---------------------------------------------------------------------------------
@@ -307,6 +339,43 @@ class Heap:
             if row is not None:
                 return segment, row
         return None
+
+    def holding(self, address: int) -> Chunk | None:
+        """Return the chunk of a heap that an address lies in, as `find` and `chunk_at` would."""
+        if "segments" in self.__dict__:
+            place = self.find(address)
+            return None if place is None else self.chunk_at(*place)
+        for segment in self.outlined:
+            row = segment.columns.row_holding(address)
+            if row is not None:
+                return self.chunk_at(segment, row)
+            found = self._left_out(segment, address)
+            if found is not None:
+                return found
+        return None
+
+    def _left_out(self, segment: Segment, address: int) -> Chunk | None:
+        """Return the chunk of a row that an outline leaves out."""
+        columns = segment.columns
+        ends = columns.left_out(address) if isinstance(columns, Landmarks) else None
+        if ends is None:
+            return None
+        if self._stretch is None or self._stretch[0] != ends:
+            self._stretch = ends, self._walk_stretch(*ends)
+        stretch = self._stretch[1]
+        row = stretch.row_holding(address)
+        return None if row is None else self.chunk_at(replace(segment, columns=stretch), row)
+
+    def _walk_stretch(self, start: int, end: int) -> Columns:
+        """Return the rows from *start* to *end*: each in use by P, and in no list."""
+        found, layout = Columns(), self.layout
+        last = min(end, start + STRETCH + layout.header)  # behind it no row begins
+        for base, view in self.words.spans(start, last):
+            buffer = self.words.buffer(base, view)
+            found.walk(buffer, max(base, start), end, layout.alignment, layout.min_chunk)
+        judge = self._judge([])
+        found.states.extend(judge.unlisted(size & ~SIZE_BITS) for size in found.sizes)
+        return found
 
     def find_mmapped(self, address: int) -> MmappedChunk | None:
         """Return the mmapped chunk whose mapping an address lies in."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import MemoryFault
@@ -180,8 +180,11 @@ class MainHeap:
         regions: Sequence[Region],
         anchors: Sequence[int],
         page_size: int,
+        make: Callable[[], Columns] = Columns,
     ) -> None:
+        """*make*: what the rows of a piece go into."""
         self._words = words
+        self._make = make
         self._arena = arena
         self._base = sbrk_base
         self._ranges = coalesce(regions)
@@ -236,7 +239,7 @@ class MainHeap:
         """Walk one piece: to its fenceposts, to top, or to where it makes no sense any more."""
         top = self._arena.top if first <= self._arena.top < end else None
         kind = "brk" if self._is_brk(first) else "mmap"
-        piece = Segment(self._arena.address, kind, start, first, end)
+        piece = Segment(self._arena.address, kind, start, first, end, columns=self._make())
         stop = walk_through(walker, piece.columns, first, top or end, self._anchors)
         if stop.kind == "fencepost":
             piece.end = walker.add_fenceposts(piece.columns, stop.address)

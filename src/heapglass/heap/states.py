@@ -41,8 +41,8 @@ class Judge:
         self._listed(columns)
         if self._blind_below or self._lost:
             for row, state in enumerate(states):
-                if state == USED and self._may_be_listed(sizes[row] & ~SIZE_BITS):
-                    states[row] = UNKNOWN
+                if state == USED:
+                    states[row] = self.unlisted(sizes[row] & ~SIZE_BITS)
         nowhere = [columns.addresses[row] for row in flagged_free if states[row] == UNKNOWN]
         if nowhere and not self._bins_lost:
             self._say("free by the next chunk's P bit, but in no bin", nowhere)
@@ -70,6 +70,10 @@ class Judge:
             self._say("in a list, but not where a chunk begins", inside)
         if in_use:
             self._say("in a bin, but in use by the next chunk's P bit", in_use)
+
+    def unlisted(self, size: int) -> int:
+        """Return the state of a chunk that is in use by the next one's P, and in no list."""
+        return UNKNOWN if self._may_be_listed(size) else USED
 
     def _may_be_listed(self, size: int) -> bool:
         if size <= self._blind_below:

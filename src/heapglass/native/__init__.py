@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from . import compiled, loops
-from .buffer import Buffer, Cells, Chain
+from .buffer import Buffer, Cells, Chain, Keep
 from .hidden import Hidden
 from .kinds import Group, Kinds, Requests
 from .rows import BY_INTERIOR, BY_START, FROM_ROOT, MOST_ROWS, NOT_REACHED, Numbered, Rows
@@ -19,6 +19,7 @@ _chosen = loops if _compiled is None else _compiled
 
 IN_USE = "python" if _compiled is None else "native"  # which loops, as `info` says it
 walk_sizes = _chosen.walk_sizes
+walk_landmarks = _chosen.walk_landmarks
 find_chain = _chosen.find_chain
 judge_flags = _chosen.judge_flags
 find_runs = _chosen.find_runs
@@ -43,6 +44,7 @@ __all__ = [
     "Chain",
     "Group",
     "Hidden",
+    "Keep",
     "Kinds",
     "Numbered",
     "Requests",
@@ -57,6 +59,7 @@ __all__ = [
     "make_graph",
     "make_kinds",
     "select_rows",
+    "walk_landmarks",
     "walk_sizes",
     "words_between",
 ]

@@ -22,6 +22,13 @@ class Chain(NamedTuple):
     wrong: int  # bits that no size word has
 
 
+class Keep(NamedTuple):
+    """Which rows a walk keeps that does not keep all."""
+
+    marks: array[int]  # addresses, ascending: the chunk there, and the one behind it
+    stretch: int  # bytes from a row that was kept to the next one, roughly
+
+
 class Cells(NamedTuple):
     """A range from *base* on in *number* pieces of *unit* bytes."""
 

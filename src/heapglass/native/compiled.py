@@ -11,7 +11,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from .buffer import Buffer, Cells, Chain, Places
+from .buffer import Buffer, Cells, Chain, Keep, Places
 from .compiled_graph import CompiledGraph
 from .compiled_kinds import CompiledKinds
 from .ctypes_of import U64, Span, address_of, column
@@ -20,10 +20,11 @@ from .kinds import Requests
 from .rows import Numbered, Rows
 
 LIBRARY = "libheapglass.so"
-VERSION = 10  # of the functions' arguments; a library of another version is not used
+VERSION = 11  # of the functions' arguments; a library of another version is not used
 FREE_ENTRY = 255
 HASH, MOST = 0x9E3779B97F4A7C15, (1 << 64) - 1  # of the tables
 WALKED = 1 << 18  # chunks of a walk, between which the columns grow
+KEPT = 1 << 14  # rows that such a walk keeps at once
 PIECE = 1 << 16  # rows or places that are asked for at once
 
 _U64 = U64
@@ -33,6 +34,14 @@ _column = column
 
 class _Hidden(ctypes.Structure):
     _fields_ = tuple((name, U64) for name in ("low", "high", "key", "rotate", "first", "behind"))
+
+
+class _Seen(ctypes.Structure):
+    _fields_ = (
+        *((name, U64) for name in ("at", "until", "mark", "rows", "kept")),
+        ("last", U64 * 4),
+        ("done", U64),
+    )
 
 
 @contextmanager
@@ -77,7 +86,7 @@ class Loops:
     def __init__(self, library: ctypes.CDLL) -> None:
         self._c = library
         names = "hg_walk", "hg_find_chain", "hg_flags", "hg_ring", "hg_words_in", "hg_hidden_words"
-        for name in (*names, "hg_reached_rows", "hg_edges", "hg_runs"):
+        for name in (*names, "hg_landmarks", "hg_reached_rows", "hg_edges", "hg_runs"):
             getattr(library, name).restype = _U64
 
     def make_graph(self, parts: Sequence[Rows], word: int, swap: bool, mask: int) -> CompiledGraph:
@@ -114,6 +123,33 @@ class Loops:
                 for whole, piece in zip((addresses, sizes), pieces):
                     whole.extend(piece if count == room else piece[:count])
         return stop.value
+
+    def walk_landmarks(
+        self,
+        buffer: Buffer,
+        start: int,
+        end: int,
+        alignment: int,
+        min_chunk: int,
+        keep: Keep,
+        addresses: array[int],
+        sizes: array[int],
+    ) -> int:
+        """As in `loops`, a piece of the rows after the other."""
+        if start < buffer.base or end <= start:
+            return start
+        seen = _Seen(at=start, until=start)
+        room = min(KEPT, (end - start) // max(min_chunk, 1) + 4)
+        pieces = [array("Q", [0]) * room for _ in range(2)]
+        with _span(buffer) as span:
+            machine = (_INT(buffer.word), _INT(buffer.swap), _U64(alignment), _U64(min_chunk))
+            marks = _column(keep.marks), _U64(len(keep.marks)), _U64(keep.stretch)
+            rest = (*marks, ctypes.byref(seen), *map(_column, pieces), _U64(room))
+            while not seen.done:
+                count = self._c.hg_landmarks(span, _U64(end), *machine, *rest)
+                for whole, piece in zip((addresses, sizes), pieces):
+                    whole.extend(piece[:count])
+        return int(seen.at)
 
     def find_chain(self, buffer: Buffer, places: Places, chain: Chain) -> int:
         """As in `loops`."""

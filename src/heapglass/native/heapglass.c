@@ -11,7 +11,7 @@
 #define EXPORT __attribute__ ((visibility ("default")))
 #define INLINE static inline __attribute__ ((always_inline))
 
-enum { VERSION = 10 };
+enum { VERSION = 11 };
 enum { PREV_INUSE = 1, SIZE_BITS = 7 };
 enum { USED, FREE, TCACHE, FAST, TOP, MMAPPED, FENCEPOST, CORRUPT, UNKNOWN, STATES };
 
@@ -100,6 +100,87 @@ hg_walk (const struct span *span, u64 start, u64 end, int word, int swap, u64 al
 #define WALK(w, s) walk (span, start, end, alignment, least, addresses, sizes, room, stop, w, s)
   FOR_EACH_MACHINE (WALK, word, swap);
 #undef WALK
+}
+
+/* A walk that keeps few of its rows: where it is, and what decides which row is kept next. */
+struct seen
+{
+  u64 at;     /* where it goes on; where it ended, once it is DONE */
+  u64 until;  /* the first row from here on is kept */
+  u64 mark;   /* number of the mark that comes next */
+  u64 rows;   /* walked */
+  u64 kept;   /* address of the row that was kept last */
+  u64 last[4]; /* the last row, address and size word, and the one before it */
+  u64 done;
+};
+
+INLINE u64
+landmarks (const struct span *span, u64 end, u64 alignment, u64 least, const u64 *marks, u64 marked,
+           u64 stretch, struct seen *seen, u64 *addresses, u64 *sizes, u64 room, int word, int swap)
+{
+  u64 count = 0, at = seen->at, until = seen->until, before = seen->last[0];
+  u64 field = seen->last[1], rows = seen->rows;
+  u64 old[2] = { seen->last[2], seen->last[3] };
+  const u64 wrong = (alignment - 1) & ~(u64) SIZE_BITS;
+  const u64 last = span->base + span->length;
+#define KEEP(row, size_word) (addresses[count] = (row), sizes[count++] = (size_word), seen->kept = (row))
+
+  while (room - count >= 4)
+    {
+      seen->done = 1;
+      if (at > last || at >= end || last - at < 2 * (u64) word)
+        break;
+      u64 next = load (span->data + (at - span->base) + word, word, swap);
+      u64 size = next & ~(u64) SIZE_BITS;
+      if (size < least || (next & wrong) || size > end - at)
+        break;
+      seen->done = 0;
+      if (at >= until || !(next & PREV_INUSE))
+        {
+          if (rows && seen->kept != before)
+            KEEP (before, field);
+          KEEP (at, next);
+          until = at > ~(u64) 0 - stretch ? ~(u64) 0 : at + stretch;
+          while (seen->mark < marked && marks[seen->mark] < at)
+            seen->mark++;
+          if (seen->mark < marked && marks[seen->mark] < until)
+            until = marks[seen->mark] > at ? marks[seen->mark] : at + 1;
+        }
+      old[0] = before, old[1] = field;
+      before = at, field = next;
+      rows++;
+      at += size;
+    }
+  if (seen->done && rows > 1 && old[0] > seen->kept)
+    KEEP (old[0], old[1]);
+  if (seen->done && rows && before > seen->kept)
+    KEEP (before, field);
+#undef KEEP
+  u64 lasts[4] = { before, field, old[0], old[1] };
+  memcpy (seen->last, lasts, sizeof lasts);
+  seen->at = at, seen->until = until, seen->rows = rows;
+  return count;
+}
+
+/* Walk as hg_walk does, and put only these rows into the columns: the first and the last, those at
+   MARKS (ascending) and behind one, those with P clear, the first one STRETCH or more bytes behind
+   the one that was kept before; and with each of them the row before it. Begin with SEEN at the start and zeros
+   else; call again until it is done. Returns how many rows there are in the room. */
+EXPORT u64
+hg_landmarks (const struct span *span, u64 end, int word, int swap, u64 alignment, u64 least,
+              const u64 *marks, u64 marked, u64 stretch, struct seen *seen, u64 *addresses, u64 *sizes,
+              u64 room)
+{
+  if (seen->at < span->base || (seen->at - span->base > span->length && !seen->rows)
+      || least < 2 * (u64) word || (seen->at - span->base) % (u64) word)
+    {
+      seen->done = 1;
+      return 0;
+    }
+#define LANDMARKS(w, s)                                                                           \
+  landmarks (span, end, alignment, least, marks, marked, stretch, seen, addresses, sizes, room, w, s)
+  FOR_EACH_MACHINE (LANDMARKS, word, swap);
+#undef LANDMARKS
 }
 
 INLINE u64

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from .buffer import Buffer, Cells, Chain, Places
+from .buffer import Buffer, Cells, Chain, Keep, Places
 from .hidden import Hidden
 from .kinds import Requests
 from .loops_graph import LoopsGraph
@@ -70,6 +71,71 @@ def walk_sizes(
         sizes.pop()
         at = addresses.pop()
     return at
+
+
+def walk_landmarks(
+    buffer: Buffer,
+    start: int,
+    end: int,
+    alignment: int,
+    min_chunk: int,
+    keep: Keep,
+    addresses: array[int],
+    sizes: array[int],
+) -> int:
+    """Walk as `walk_sizes` does, but append few of the rows: enough to find any other from.
+
+    They are the first and the last, those at marks and behind one, those with P clear, the first
+    one a stretch or more behind the one that was kept before; and with each of them the row before.
+    """
+    words, base = buffer.words, buffer.base
+    shift = buffer.word.bit_length() - 1
+    if start < base or end <= start or (start - base) % buffer.word:
+        return start
+    first, limit = (start - base) >> shift, (end - base) >> shift
+    last = min(limit, len(words) - 1)
+    smallest, wrong = min_chunk >> shift, (alignment - 1) & ~SIZE_BITS
+    steps: dict[int, int] = {}
+    position = before = until = first
+    while position < last:
+        size = words[position + 1]
+        try:
+            step = steps[size]
+        except KeyError:
+            step = (size & ~SIZE_BITS) >> shift
+            if step < smallest or size & wrong or position + step > limit:
+                break
+            if len(steps) < MOST_STEPS:
+                steps[size] = step
+        if position >= until or not size & PREV_INUSE:
+            if position + step > limit:
+                break
+            at = base + (position << shift)
+            prior = base + (before << shift)
+            if position > first and addresses[-1] != prior:
+                addresses.append(prior)
+                sizes.append(words[before + 1])
+            addresses.append(at)
+            sizes.append(size)
+            until = -((base - _kept_next(keep, at)) >> shift)
+        before = position
+        position += step
+    if position > limit:  # the last one runs past the end
+        position = before
+    stop = base + (position << shift)
+    if position > first:
+        rest = array("Q"), array("Q")
+        walk_sizes(buffer, addresses[-1], stop, alignment, min_chunk, *rest)
+        for whole, part in zip((addresses, sizes), rest):
+            whole.extend(part[1:][-2:])
+    return stop
+
+
+def _kept_next(keep: Keep, at: int) -> int:
+    """Return the address from which on a row is kept next, behind the one at *at*."""
+    number = bisect_left(keep.marks, at)
+    mark = keep.marks[number] if number < len(keep.marks) else LAST
+    return min(mark if mark > at else at + 1, at + keep.stretch, LAST)
 
 
 def find_chain(buffer: Buffer, places: Places, chain: Chain) -> int:

@@ -117,7 +117,7 @@ def _gdb(number: int | None) -> str:
 def _in_heap(heap: Heap, asked: int) -> tuple[list[Fact], dict[str, Any] | None]:
     """Say which segment, chunk and bin the address is in."""
     facts: list[Fact] = []
-    for segment in heap.segments:
+    for segment in heap.outlined:
         if asked in segment:
             facts.append(
                 Fact(
@@ -129,11 +129,9 @@ def _in_heap(heap: Heap, asked: int) -> tuple[list[Fact], dict[str, Any] | None]
             )
             if asked < segment.first:
                 facts.append(Fact("part", "part", "before the first chunk: heap_info, arena"))
-    place = heap.find(asked)
-    mapped = None if place else heap.find_mmapped(asked)
-    if place is None and mapped is None:
-        return facts, None
-    chunk = heap.chunk_at(*place) if place else heap.mmapped_as_chunk(mapped) if mapped else None
+    chunk = heap.holding(asked)
+    if chunk is None and (mapped := heap.find_mmapped(asked)) is not None:
+        chunk = heap.mmapped_as_chunk(mapped)
     if chunk is None:
         return facts, None
     offset = asked - chunk.address - heap.layout.header
@@ -252,9 +250,8 @@ def _pattern(request: Any) -> bytes:
 
 def _extent(heap: Heap, asked: int) -> tuple[int, int]:
     """Return the mem of the chunk that an address lies in, else the address alone."""
-    place = heap.find(asked)
-    if place is not None:
-        chunk = heap.chunk_at(*place)
+    chunk = heap.holding(asked)
+    if chunk is not None:
         return chunk.address + heap.layout.header, chunk.address + chunk.size + heap.layout.word
     mapped = heap.find_mmapped(asked)
     if mapped is not None:

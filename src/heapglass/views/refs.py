@@ -49,6 +49,8 @@ def refs(target: Target, request: Any) -> Answer:
     """Show who points to a chunk."""
     heap = Heap(target)
     heap.target.require_main_arena()
+    if request.path or request.tree:
+        _ = heap.segments  # the graph needs every row
     chunk, mem, usable, state = _asked(heap, request.address)
     facts = [
         Fact("address", "chunk", Address(chunk), Kind.ADDRESS),
@@ -74,13 +76,11 @@ def refs(target: Target, request: Any) -> Answer:
 
 def _asked(heap: Heap, asked: int) -> tuple[int, int, int, str | None]:
     """Return chunk, mem, usable bytes and state of the chunk that an address lies in."""
-    place = heap.find(asked)
-    mapped = None if place is not None else heap.find_mmapped(asked)
-    if place is not None:
-        chunk = heap.chunk_at(*place)
-    elif mapped is not None:
+    chunk = heap.holding(asked)
+    mapped = None if chunk is not None else heap.find_mmapped(asked)
+    if mapped is not None:
         chunk = heap.mmapped_as_chunk(mapped)
-    else:
+    if chunk is None:
         raise BadRequest(f"{asked:#x} is in no chunk", "heap whatis ADDR, heap find --into ADDR")
     usable = heap.layout.usable(chunk.size, mapped is not None)
     return chunk.address, chunk.address + heap.layout.header, max(usable, 0), chunk.state
