@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 from ..glibc.layout import PREV_INUSE, SIZE_BITS
 from ..native import judge_flags
@@ -27,11 +28,14 @@ class Judge:
         """*marks*: chunk to the list it is in. *blind_below*: chunks up to this size may be in a
         tcache that was not found, so that in-use flags prove nothing of them; 0: all were found."""
         self._marks = marks
-        self._sorted = sorted(marks)
         self._blind_below = blind_below
         self._lost = [found for found in lists if found.lost and found.kind in ("tcache", "fast")]
         self._bins_lost = any(found.lost for found in lists if found.kind not in ("tcache", "fast"))
         self._problems = problems
+
+    @cached_property
+    def _sorted(self) -> list[int]:
+        return sorted(self._marks)
 
     def judge(self, columns: Columns) -> None:
         """Set `columns.states`; rows that the walk has judged (top, fencepost, …) stay."""
