@@ -12,6 +12,8 @@ from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
 
+from heapglass.glibc.layout import layout_for
+from heapglass.glibc.releases import parse_version
 from heapglass.model import Allocator
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,8 +25,7 @@ ARCHES = ("amd64", "i386")
 ABI = {"amd64": "x86_64", "i386": "i386"}
 KEY = 0x1BADC0DE5EED1234
 MOST_THREADS = 24  # as in play.c
-# To 2.38 the mode is read into a string without an end: what stands behind it there decides.
-MODE_UNREAD = ("2.36-i386",)
+MODE_WITHOUT_END = ("2.36",)  # see Runtime.thp_mode
 NO_RANDOM = 0x0040000  # ADDR_NO_RANDOMIZE
 DTV = 17  # pairs of words that the C library callocs for a thread: its thread-local blocks
 FLAGS = (
@@ -53,10 +54,13 @@ class Process:
 
 
 class Runtime:
-    """One real C library with the player built for it."""
+    """One real C library with the player built for it.
 
-    def __init__(self, glibc: str, arch: str) -> None:
-        self.glibc, self.arch = glibc, arch
+    *padding* lengthens the environment, and so moves the stack, by as many bytes.
+    """
+
+    def __init__(self, glibc: str, arch: str, padding: int = 0) -> None:
+        self.glibc, self.arch, self.padding = glibc, arch, padding
         self.folder = RUNTIMES / f"{glibc}-{arch}"
         try:
             said = json.loads((self.folder / "runtime.json").read_text())
@@ -67,6 +71,7 @@ class Runtime:
         self.program = self._build()
         self._processes: dict[str, Process] = {}
         self._dtvs: list[bytes] = []
+        self._thp_modes: dict[str, str] = {}
 
     def _build(self) -> Path:
         result = BUILT / f"{self.glibc}-{self.arch}"
@@ -93,6 +98,25 @@ class Runtime:
         if key not in self._processes:
             self._processes[key] = self._probe(tunables)
         return self._processes[key]
+
+    def thp_mode(self, tunables: dict[str, int]) -> str:
+        """This machine's mode of transparent huge pages as malloc reads it, or unread.
+
+        To 2.38 it is read into a string without an end, and what stands behind that on the stack
+        decides. The stack is the same in each run with the same program and environment: one
+        such run is asked.
+        """
+        if self.glibc not in MODE_WITHOUT_END or tunables.get("hugetlb") != 1:
+            return thp_mode()
+        key = repr(tunables)
+        if key not in self._thp_modes:
+            layout = layout_for(parse_version(self.glibc), 4 if self.arch == "i386" else 8)
+            fields = layout.structs["malloc_par"].fields
+            at = self.process(tunables).symbols["mp_"] + fields["thp_pagesize"].offset
+            out = self.run(f"0 0\n1 m 0\n1 D {at:x} 4\n", tunables=tunables).stdout
+            read = any(bytes.fromhex(out.decode().split()[-1]))
+            self._thp_modes[key] = thp_mode() if read else "unread"
+        return self._thp_modes[key]
 
     def dtv(self, thread: int) -> bytes:
         """What the C library writes into its block for a thread: its own business, the same bytes
@@ -137,7 +161,7 @@ class Runtime:
         self, script: str, *arguments: str, tunables: dict[str, int] | None = None
     ) -> subprocess.CompletedProcess[bytes]:
         """Run the player on a script."""
-        environment = {"LIBC_FATAL_STDERR_": "1"}
+        environment = {"LIBC_FATAL_STDERR_": "1", "PADDING": "-" * self.padding}
         if tunables:
             said = (f"glibc.malloc.{name}={value}" for name, value in tunables.items())
             environment["GLIBC_TUNABLES"] = ":".join(said)
@@ -165,7 +189,7 @@ class Runtime:
             tcache_key=KEY,
             ncpu=os.cpu_count() or 1,
             thp_aligned=self.arch == "amd64",
-            thp_mode="unread" if f"{self.glibc}-{self.arch}" in MODE_UNREAD else thp_mode(),
+            thp_mode=self.thp_mode(tunables or {}),
         )
         model.kernel.has_huge_pages = huge_pages_free()
         model.mallinfo2()

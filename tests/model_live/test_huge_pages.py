@@ -10,7 +10,8 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from .real import ARCHES, runtime
+from .play import Session
+from .real import ARCHES, Runtime, runtime, thp_mode
 from .test_random import LONG, PROFILE, STEPS, play
 
 WITH_TUNABLE = ("2.36", "2.41", "2.43", "2.44")  # 2.31 has not got it
@@ -38,3 +39,14 @@ def test_random_scripts(glibc: str, arch: str) -> None:
 
     run()
     assert compared > 500
+
+
+@pytest.mark.skipif(thp_mode() != "madvise", reason="this kernel's mode is not read as madvise")
+def test_mode_without_end() -> None:
+    """What stands behind the string on the stack decides: see Runtime.thp_mode."""
+    for padding in range(0, 64, 16):
+        real = Runtime("2.36", "amd64", padding)
+        session = Session(real, {"hugetlb": 1})
+        session.call("m", 100)
+        session.look_everywhere()
+        assert session.check() > 3
