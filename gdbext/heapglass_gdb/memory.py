@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import gdb
 
 from heapglass.errors import MemoryFault
-from heapglass.memory import CachedMemory, Memory, Region
+from heapglass.memory import CachedMemory, Limited, Memory, Region
 from heapglass.room import Room
 
 PIECE = 16 << 20  # bytes asked of gdb at once: it hears Ctrl-C between two, and dies of too many
@@ -53,6 +53,10 @@ class GdbMemory:
             pieces[low - start : high - start] = self.read(low, high - low)
         return pieces.toreadonly()
 
+    def at_once(self) -> int:
+        """Return how many bytes there is room for in memory."""
+        return self._room.limit
+
 
 class KeptMemory:
     """Memory of a target that stands still: each byte is asked for once.
@@ -81,7 +85,18 @@ class KeptMemory:
         if end - start < LEAST_KEPT:
             return memoryview(self.read(start, end - start))
         known = self._known(start, end)
-        return known if known is not None else self._keep(start, end, self._bulk.view(start, end))
+        if known is not None:
+            return known
+        if end - start > self._limit:
+            return self._bulk.view(start, end)
+        self._make_room(end - start)
+        data = self._held[start, end] = self._bulk.view(start, end)
+        self._size += end - start
+        return data
+
+    def at_once(self) -> int:
+        """Return how many bytes large pieces should have at most: what is kept is a copy or not."""
+        return self._bulk.at_once() if isinstance(self._bulk, Limited) else END
 
     def _known(self, start: int, end: int) -> memoryview | None:
         """Return what was read before; a part only of what is large, of which there are few."""
@@ -93,11 +108,9 @@ class KeptMemory:
                 return data[start - low : end - low]
         return None
 
-    def _keep(self, start: int, end: int, data: memoryview) -> memoryview:
-        self._held[start, end] = data
-        self._size += end - start
-        while self._size > self._limit or len(self._held) > MOST_KEPT:
+    def _make_room(self, size: int) -> None:
+        """Let go what was read first, until so much more is within the limit."""
+        while self._held and (self._size + size > self._limit or len(self._held) >= MOST_KEPT):
             low, high = next(iter(self._held))
             del self._held[low, high]
             self._size -= high - low
-        return data

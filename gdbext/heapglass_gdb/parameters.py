@@ -177,7 +177,7 @@ def _about(take_prefix: Callable[[], None]) -> dict[str, _About]:
         ),
         "memory-limit": _About(
             "how many bytes of a process are copied into memory",
-            "A number; empty: a quarter of this machine's memory. More goes into temporary files.",
+            "A number; empty: a quarter of this machine's memory. More is read in windows.",
             _limit,
         ),
         "prefix": _About(

@@ -51,8 +51,8 @@ where the files of the dead machine are:
   --exe FILE          the program itself
   --sysroot DIR       where the target's paths are looked up
   --debug-dir DIR     separate debug files (default /usr/lib/debug; may be given again)
-  --memory-limit N    bytes of a process that are copied into memory; more goes into temporary
-                      files (without: a quarter of this machine's memory)
+  --memory-limit N    bytes of a process that are in memory at once; a larger heap is read in
+                      windows (without: a quarter of this machine's memory)
   --unpack-limit N    bytes that a compressed core may unpack to
 
 what is known better than can be found:

@@ -68,6 +68,15 @@ class Sparse(Protocol):
         ...
 
 
+@runtime_checkable
+class Limited(Protocol):
+    """Memory whose views are copies, for which there is only so much room."""
+
+    def at_once(self) -> int:
+        """Return how many bytes of a range are better not copied at once, but in windows."""
+        ...
+
+
 class ByteMemory:
     """Memory made of pieces of bytes: for tests, recordings and the model.
 

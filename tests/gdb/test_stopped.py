@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from .sessions import LOAD, STOPPED, answers
+from .sessions import GDBSERVER, LOAD, STOPPED, answers
+
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "programs"
 
 COUNT = """python
 import os
@@ -86,6 +88,32 @@ def test_more_than_the_limit_is_read_all_the_same(program: Path):
     assert json.loads(limited)["chunks"] == json.loads(plain)["chunks"] != []
 
 
+FILES = """python
+from heapglass.room import Room
+files, in_file = [], Room._in_file
+def counted(room, size):
+  files.append(size)
+  return in_file(room, size)
+Room._in_file = counted
+end"""
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_heap_over_the_limit_is_worked_through_in_windows(tmp_path: Path, remote: bool):
+    program, script = tmp_path / "many", tmp_path / "files.gdb"
+    subprocess.run(["gcc", "-g", "-o", program, FIXTURES / "many.c"], check=True)
+    script.write_text(FILES)
+    listed = ["heap chunks --all --json", "heap check --json", "heap refs blocks[7999] --json"]
+    limit = ["set heapglass memory-limit 5000000", f"source {script}"]
+    start = [LOAD, "break ready", f"target extended-remote | {GDBSERVER} - {program}"]
+    setup = [*start, "continue", "up"] if remote else STOPPED
+    said = answers([*listed, *limit, *listed, "python print(files)"], setup, program)
+    assert said[:3] == said[5:8]
+    assert said[8] == "[]"
+    assert len(json.loads(said[0])["chunks"]) > 8000
+    assert len(json.loads(said[2])["refs"]) > 6000
+
+
 def test_a_core_is_opened_once_and_anew_when_it_is_another(
     core: Path, program: Path, tmp_path: Path
 ):
@@ -106,7 +134,7 @@ def test_sourced_again_it_starts_anew(program: Path, tmp_path: Path):
 
 
 def test_an_abort_is_explained_live_and_in_its_core(tmp_path: Path):
-    source = Path(__file__).resolve().parents[2] / "fixtures" / "programs" / "overflow.c"
+    source = FIXTURES / "overflow.c"
     program, core = tmp_path / "overflow", tmp_path / "core"
     subprocess.run(["gcc", "-w", "-s", "-o", program, source], check=True)
     said = answers(

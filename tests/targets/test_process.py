@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import json
 import os
 import signal
 import subprocess
@@ -12,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from heapglass.cli import main
 from heapglass.errors import BadTarget, MemoryFault
 from heapglass.memory import Region
+from heapglass.room import Room
 from heapglass.targets import OpenOptions, ProcessSource, open_target
 from heapglass.targets.process import PIECE, RUNNING, parse_maps
 
@@ -223,6 +226,37 @@ def test_nothing_is_opened_for_writing(
     assert modes
     assert not any(flag & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) for flag in flags)
     assert set(modes) == {"rb"}
+
+
+def test_a_heap_over_the_limit_is_worked_through_in_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = Path(__file__).resolve().parents[2] / "fixtures" / "programs" / "many.c"
+    program, files = tmp_path / "many", []
+    subprocess.run(["gcc", "-o", program, source], check=True)
+    in_file = Room._in_file
+
+    def counted(room: Room, size: int) -> memoryview:
+        files.append(size)
+        return in_file(room, size)
+
+    monkeypatch.setattr(Room, "_in_file", counted)
+    with subprocess.Popen([program, "wait"], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        said = []
+        for limit in ("100000000", "5000000", "0"):
+            for words in (["chunks", "--all"], ["check"], ["leaks"]):
+                command = [words[0], str(process.pid), *words[1:], "--json"]
+                assert main([*command, "--memory-limit", limit]) in (0, 1)
+                said.append(capsys.readouterr().out)
+                assert bool(files) == (words == ["leaks"] and limit != "100000000")
+                files.clear()
+        process.kill()
+    assert said[:3] == said[3:6] == said[6:]
+    assert len(json.loads(said[0])["chunks"]) > 8000
 
 
 @pytest.mark.parametrize("file", ["exe", "maps", "auxv", "mem"])

@@ -43,7 +43,7 @@ def heap_buffers(heap: Heap, zeros: bool) -> Iterator[Buffer]:
     for number, (start, end) in enumerate(ranges):
         heap.target.report("searching", number, len(ranges))
         for first, last in _worth(heap, start, end, None if zeros else word):
-            for base, view in heap.words.spans(first + -(first - start) % word, last):
+            for base, view in heap.words.blocks(first + -(first - start) % word, last):
                 yield heap.words.buffer(base, view)
 
 

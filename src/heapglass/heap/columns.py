@@ -27,6 +27,7 @@ STATE_NAMES = (
 )
 
 
+OVERLAP = 64  # bytes behind a window that a look at its last chunk reads
 MOST_SEARCHED = 16 << 20  # bytes in which the foot of a destroyed free chunk is looked for
 STRETCH = 1 << 16  # bytes between two landmarks, roughly
 CHAIN = 64  # chunks behind each other that are taken for chunks, though nothing proves them
@@ -131,21 +132,45 @@ class Stop(NamedTuple):
 
 
 class Walker:
-    """Walks one range of memory into columns. Holds the buffer of the range, read once."""
+    """Walks one range of memory into columns.
+
+    Holds the bytes of the range, read once; of one that is larger than there is room for, those of
+    a window. What looks for chunks after damage takes all of it at once.
+    """
 
     def __init__(self, words: Words, start: int, end: int) -> None:
         self.words = words
         start += -start % words.size  # sbrk_base may be odd: ld.so 2.31 keeps tunables at the break
         self.start, self.end = start, end
         layout = words.layout
-        self._spans = []
-        for base, view in words.spans(start, end):
-            skip = -base % words.size  # a damaged core may have a segment anywhere
-            self._spans.append(words.buffer(base + skip, view[skip:]))
-        self._bases = [span.base for span in self._spans]
         self._header, self._min, self._align = layout.header, layout.min_chunk, layout.alignment
+        self._window = (start, start)  # the part of the range whose bytes are held
+        self._spans: list[Buffer] = []
+        self._bases: list[int] = []
+        if end - start <= words.at_once:
+            self._hold(start, end)
+
+    def _hold(self, start: int, end: int) -> None:
+        """Hold the bytes of a part of the range, and what a look at its last chunk needs."""
+        self._window, self._spans = (start, end), []
+        for base, view in self.words.spans(start, min(end + OVERLAP, self.end)):
+            skip = -base % self.words.size  # a damaged core may have a segment anywhere
+            self._spans.append(self.words.buffer(base + skip, view[skip:]))
+        self._bases = [span.base for span in self._spans]
+
+    def _hold_all(self) -> None:
+        if self._window != (self.start, self.end):
+            self._hold(self.start, self.end)
+
+    def _hold_around(self, address: int) -> None:
+        """Hold the window that an address lies in, if that is in the range."""
+        if self.start <= address < self.end and not self._window[0] <= address < self._window[1]:
+            size = self.words.window
+            low = address - (address - self.start) % size
+            self._hold(low, min(low + size, self.end))
 
     def _span(self, address: int) -> Buffer | None:
+        self._hold_around(address)
         number = bisect_right(self._bases, address) - 1
         if number < 0:
             return None
@@ -155,6 +180,7 @@ class Walker:
 
     def next_span(self, address: int) -> int:
         """Return where memory begins again behind a missing *address*; the end if nowhere."""
+        self._hold_all()
         number = bisect_right(self._bases, address)
         return self._bases[number] if number < len(self._bases) else self.end
 
@@ -163,6 +189,7 @@ class Walker:
 
         Pieces of zeros, and what cannot be read, cost next to nothing.
         """
+        self._hold_all()
         while chunk < end:
             span = self._span(chunk)
             if span is None or (chunk - span.base) % self.words.size:
@@ -190,6 +217,7 @@ class Walker:
     @property
     def readable(self) -> int:
         """Bytes of the range that can be read."""
+        self._hold_all()
         return sum(len(span.data) for span in self._spans)
 
     def size_field(self, chunk: int) -> int | None:
@@ -229,6 +257,7 @@ class Walker:
         A free chunk's size stands at its foot too, in the next chunk's prev_size, and that chunk's
         P bit is clear.
         """
+        self._hold_all()
         span = self._span(chunk)
         if span is None:
             return None
@@ -251,6 +280,7 @@ class Walker:
         one of the bits *wrong*.
         """
         chain = Chain(limit, past, CHAIN, self._align, self._min, wrong)
+        self._hold_all()
         first, last = align_up(first, self._header, self._align), min(last, limit)
         for span in self._spans[max(bisect_right(self._bases, first) - 1, 0) :]:
             if span.base >= last:

@@ -11,12 +11,14 @@ from typing import Literal, cast
 from ..errors import MemoryFault
 from ..glibc.layout import Layout
 from ..glibc.structs import Struct
-from ..memory import Memory, Sparse
+from ..memory import Limited, Memory, Sparse
 from ..native import Buffer
 
 _CODES = {8: "Q", 4: "I", 2: "H", 1: "B"}
 PAGE = 4096  # the smallest; what cannot be read is missing in whole pages
 TRIES = 1 << 10  # reads of a region of which a part is missing
+WINDOWS = 4  # in what there is room for: one is read while others are in use or kept
+LEAST_WINDOW = 1 << 19  # bytes
 Order = Literal["little", "big"]
 
 
@@ -29,6 +31,8 @@ class Words:
         self.size = layout.word
         self.order = cast(Order, layout.order)
         self._read = memory.read
+        self.at_once = memory.at_once() if isinstance(memory, Limited) else 1 << 64
+        self.window = max(self.at_once // WINDOWS & -PAGE, LEAST_WINDOW)  # bytes
         self._prefix = "<" if layout.order == "little" else ">"
 
     def word(self, address: int) -> int:
@@ -99,19 +103,28 @@ class Words:
         return found
 
     def blocks(
-        self, start: int, end: int, size: int, overlap: int = 0
+        self, start: int, end: int, size: int | None = None, overlap: int = 0
     ) -> Iterator[tuple[int, memoryview]]:
-        """Yield the readable parts of a range in pieces of *size* bytes, ascending.
+        """Yield the readable parts of a range in pieces of *size* bytes or less, ascending.
 
-        Each goes on into the next by *overlap* bytes. The range may be far larger than what can be
-        read of it: where nothing can be read the next region is next.
+        None: all at once if there is room for that, else in windows. Each goes on into the next by
+        *overlap* bytes. The range may be far larger than what can be read of it: where nothing can
+        be read the next region is next.
         """
+        if size is None and end - start <= self.at_once:
+            yield from self.spans(start, end)
+            return
+        size = min(size or self.window, self.window)
         low = start
         while low < end:
             yield from self.spans(low, min(low + size + overlap, end))
-            low += size
-            if low < end and not self._can_read(low):
-                low = self._next_region(low, end)
+            low = self.readable_from(low + size, end)
+
+    def readable_from(self, address: int, end: int) -> int:
+        """Return *address* if it can be read, else where the next region begins, at most *end*."""
+        if address < end and not self._can_read(address):
+            return min(self._next_region(address, end), end)
+        return min(address, end)
 
     def _can_read(self, address: int) -> bool:
         try:

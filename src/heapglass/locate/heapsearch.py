@@ -145,7 +145,7 @@ def _wholly(words: Words) -> bool:
     wanted = [r for r in words.memory.regions() if "w" in r.perms and r.anonymous]
     if not wanted or sum(region.size for region in wanted) > MOST_SEARCHED:
         return False
-    return all(sum(len(v) for _, v in words.spans(r.start, r.end)) == r.size for r in wanted)
+    return all(sum(len(v) for _, v in words.blocks(r.start, r.end)) == r.size for r in wanted)
 
 
 def _blocks(words: Words, start: int, end: int) -> Iterator[int]:
@@ -158,7 +158,7 @@ def _blocks(words: Words, start: int, end: int) -> Iterator[int]:
         for flags in (0, PREV_INUSE, NON_MAIN_ARENA, PREV_INUSE | NON_MAIN_ARENA)
     ]
     pattern = re.compile(b"|".join(map(re.escape, fields)))
-    for base, data in words.spans(start, end):
+    for base, data in words.blocks(start, end, overlap=words.size - 1):
         for match in pattern.finditer(data):
             mem = base + match.end()
             if mem % layout.alignment == 0:

@@ -63,6 +63,10 @@ class ProcessMemory:
             here += self._read_into(buffer[here - start : here - start + PIECE], here)
         return buffer.toreadonly()
 
+    def at_once(self) -> int:
+        """Return how many bytes there is room for in memory."""
+        return self._room.limit
+
     def _probe(self, start: int, end: int) -> None:
         """Touch each piece of a large range before a buffer of that size is made."""
         if end - start > PIECE:

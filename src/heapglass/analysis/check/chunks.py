@@ -172,16 +172,16 @@ def _feet(places: Places, segment: Segment) -> Iterator[Finding]:
     columns, word = segment.columns, places.word
     addresses, sizes = columns.addresses, columns.sizes
     free = bytes(columns.states).translate(_table(bytes([FREE])))
-    for base, view in places.heap.words.spans(segment.first, segment.end):
+    for base, view in places.heap.words.blocks(segment.first, segment.end):
         if (base - segment.first) % word:
             continue
         words = places.heap.words.buffer(base, view).words
         end = base + len(words) * word
-        first, last = columns.row_from(base), columns.row_from(end)
+        first, last = max(columns.row_from(base) - 1, 0), columns.row_from(end)
         for row in compress(range(first, last), free[first:last]):
             size = sizes[row] & ~SIZE_BITS
             behind = addresses[row] + size
-            if behind >= end or words[(behind - base) // word] == size:
+            if not base <= behind < end or words[(behind - base) // word] == size:
                 continue
             foot = words[(behind - base) // word]
             text = f"free with size {size:#x}, but prev_size behind it is {foot:#x}"
@@ -198,7 +198,7 @@ def _filled(places: Places, segment: Segment) -> Iterator[Finding]:
     columns, word = segment.columns, places.word
     least = 2 * places.layout.min_chunk
     used = bytes(columns.states).translate(_table(bytes([USED])))
-    for base, view in places.heap.words.spans(segment.first, segment.end):
+    for base, view in places.heap.words.blocks(segment.first, segment.end, overlap=word):
         if (base - segment.first) % word:
             continue
         words = places.heap.words.buffer(base, view).words
