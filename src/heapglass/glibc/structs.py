@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import NamedTuple, Union
 
 from .releases import BEFORE, NEVER, Version
@@ -163,6 +164,7 @@ def _bytes_of(ctype: str, word: int) -> int:
     return {"word": word, "int": 4, "u16": 2, "char": 1}[ctype]
 
 
+@cache
 def lay_out(name: str, version: Version, shape: Shape) -> Struct:
     """Lay out the fields that *version* has, as a C compiler does.
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Union
+from typing import TYPE_CHECKING, Union
 
 from ..errors import BadTarget
 from .compressed import unpack
 from .core import CoreSource
 from .options import OpenOptions
 from .process import ProcessSource
-from .trace import TraceSource, open_trace
 
-OpenSource = Union[CoreSource, ProcessSource, TraceSource]
+if TYPE_CHECKING:
+    from .trace import TraceSource
+
+    OpenSource = Union[CoreSource, ProcessSource, TraceSource]
 TRACE_MARK = b'"heapglass_trace"'
 
 
@@ -31,18 +33,25 @@ def open_target(spec: str, options: OpenOptions | None = None) -> OpenSource:
     try:
         start = os.pread(descriptor, 4096, 0)
         if TRACE_MARK in start.split(b"\n", 1)[0] or spec.endswith(".jsonl"):
-            return open_trace(spec)
+            return _replayed(spec)
         unpacked = unpack(descriptor, spec, said)
         if unpacked is None:
             return CoreSource(descriptor, spec, said)
         with unpacked.file:
             if TRACE_MARK in os.pread(unpacked.file.fileno(), 4096, 0).split(b"\n", 1)[0]:
-                return open_trace(spec)
+                return _replayed(spec)
             source = CoreSource(unpacked.file.fileno(), spec, said)
         source.warnings[:0] = unpacked.warnings
         return source
     finally:
         os.close(descriptor)
+
+
+def _replayed(spec: str) -> TraceSource:
+    """Open a trace: only then is the model loaded."""
+    from .trace import open_trace
+
+    return open_trace(spec)
 
 
 def _open_file(spec: str) -> int:
